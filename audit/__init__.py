@@ -1,0 +1,1 @@
+"""Proof for those who trust no node: the verifier."""

@@ -1,0 +1,1 @@
+"""What is recorded, and what makes it valid. Pure, but for leveldb.py."""

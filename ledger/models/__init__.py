@@ -1,0 +1,1 @@
+"""Integer models of voice quality and energy, with their pinned tables."""

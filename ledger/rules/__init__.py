@@ -1,0 +1,1 @@
+"""Rule modules: pure functions of records that decide what a chain accepts."""

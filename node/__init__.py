@@ -1,0 +1,1 @@
+"""Composition: configuration, driver, HTTP API, metrics, command lines, simulator."""

@@ -1,0 +1,1 @@
+"""How nodes find out what others know."""

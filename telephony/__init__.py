@@ -1,0 +1,1 @@
+"""From what a SIP platform emits to a call record."""
