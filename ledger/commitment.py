@@ -1,0 +1,83 @@
+"""The private part of a call record, and the salted commitment that stands for it on the chain.
+
+One leaf per field, each with its own 32-byte random salt: showing the caller does not show the callee, and
+forgetting one subject leaves the other provable. A plain hash of a phone number would be no protection: all of a
+numbering plan can be hashed in minutes.
+
+Source: docs/protocol.md, "Private part".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from ledger import merkle
+from ledger.codec import Bytes32, Wire
+from ledger.crypto import hash_of
+from ledger.errors import FieldError, InvalidProof
+
+PRIVATE_FIELDS = ("caller", "callee", "call_id", "from_tag", "to_tag", "addresses", "raw")
+"""Every private field, in the order of the leaves. Absent ones are empty strings, with a leaf and a salt as well."""
+
+PRIVATE_TEXT_MAX = 65_536
+
+Text = Annotated[bytes, Meta(max_length=PRIVATE_TEXT_MAX)]
+
+
+class PrivateField(Wire):
+    """One private field with its salt; UTF-8 bytes."""
+
+    name: str
+    salt: Bytes32
+    value: Text
+
+
+class PrivatePart(Wire):
+    """All private fields of one record, in the order of PRIVATE_FIELDS."""
+
+    fields: list[PrivateField]
+
+
+def make_private_part(values: dict[str, str], salts: list[bytes]) -> PrivatePart:
+    """Return the private part of ``values`` with one fresh 32-byte salt for each of PRIVATE_FIELDS.
+
+    Raises FieldError for a name that is no private field or a value over PRIVATE_TEXT_MAX bytes.
+    """
+    for name in values:
+        if name not in PRIVATE_FIELDS:
+            raise FieldError("not a private field", where=name, expected=", ".join(PRIVATE_FIELDS))
+    if len(salts) != len(PRIVATE_FIELDS) or any(len(salt) != 32 for salt in salts):
+        raise FieldError("wrong salts", where="salts", expected=f"{len(PRIVATE_FIELDS)} of 32 bytes")
+    fields = []
+    for name, salt in zip(PRIVATE_FIELDS, salts, strict=True):
+        data = values.get(name, "").encode("utf-8", "surrogateescape")
+        if len(data) > PRIVATE_TEXT_MAX:
+            raise FieldError("too long", where=name, expected=f"at most {PRIVATE_TEXT_MAX} bytes", actual=len(data))
+        fields.append(PrivateField(name, salt, data))
+    return PrivatePart(fields)
+
+
+def field_leaf(field: PrivateField) -> bytes:
+    """Return the leaf data of one field: ``H("private", [name, salt, value])``."""
+    return hash_of("private", field)
+
+
+def party_commitment(part: PrivatePart) -> bytes:
+    """Return the 32-byte commitment that goes into the record."""
+    return merkle.root_of([field_leaf(field) for field in part.fields])
+
+
+def prove_field(part: PrivatePart, name: str) -> list[bytes]:
+    """Return the path that proves one field under the commitment without showing the others."""
+    leaves = [merkle.leaf_hash(field_leaf(field)) for field in part.fields]
+    return merkle.inclusion_proof(leaves, PRIVATE_FIELDS.index(name))
+
+
+def check_field(field: PrivateField, path: list[bytes], commitment: bytes) -> None:
+    """Raise InvalidProof unless ``field`` is the one committed to under its name."""
+    if field.name not in PRIVATE_FIELDS:
+        raise InvalidProof("not a private field", where=field.name)
+    index = PRIVATE_FIELDS.index(field.name)
+    merkle.verify_inclusion(merkle.leaf_hash(field_leaf(field)), index, len(PRIVATE_FIELDS), path, commitment)

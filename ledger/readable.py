@@ -1,0 +1,127 @@
+"""The readable JSON of protocol values: field names, hex for bytes, names for enumerations, integers for quantities.
+
+One pair of functions serves every type: records, blocks, genesis, receipts.
+
+Source: docs/protocol.md, "For people and other programs".
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from ledger.codec import field_error
+from ledger.errors import FieldError
+
+T = TypeVar("T")
+
+
+def to_readable(value: Any) -> Any:
+    """Return ``value`` as JSON-compatible dicts, lists, strings and integers."""
+    if isinstance(value, msgspec.Struct):
+        return {name: to_readable(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    if isinstance(value, list | tuple):
+        return [to_readable(item) for item in value]
+    return value
+
+
+def from_readable(value: Any, kind: type[T]) -> T:
+    """Return the protocol value that the JSON value ``value`` names.
+
+    Raises FieldError naming the path of the first field that is missing, unknown, of the wrong type or out of bounds.
+    """
+    built = _build(value, kind, "")
+    try:
+        return msgspec.convert(_arrays(built), kind)
+    except msgspec.ValidationError as error:
+        raise field_error(error, kind) from None
+
+
+def _arrays(value: Any) -> Any:
+    """Return structs as the arrays that msgspec converts with every bound checked."""
+    if isinstance(value, _Fields):
+        return [_arrays(item) for item in value]
+    if isinstance(value, list):
+        return [_arrays(item) for item in value]
+    return value
+
+
+class _Fields(list[Any]):
+    """The fields of one struct, in order."""
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
+
+
+def _build(value: Any, kind: Any, path: str) -> Any:
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    origin = get_origin(kind)
+    if origin in (Union, UnionType):
+        if value is None:
+            return None
+        options = [option for option in get_args(kind) if option is not type(None)]
+        return _build(value, options[0], path) if len(options) == 1 else value
+    if origin is list:
+        return _build_list(value, get_args(kind)[0], path)
+    if not isinstance(kind, type):
+        return value
+    if issubclass(kind, msgspec.Struct):
+        return _build_struct(value, kind, path)
+    if issubclass(kind, bytes):
+        return _build_bytes(value, path)
+    if issubclass(kind, IntEnum):
+        return _build_enum(value, kind, path)
+    if isinstance(value, bool) or (isinstance(value, float) and issubclass(kind, int)):
+        raise FieldError("wrong type", where=path, expected="an integer", actual=repr(value))
+    return value
+
+
+def _build_list(value: Any, kind: Any, path: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise FieldError("wrong type", where=path, expected="an array", actual=type(value).__name__)
+    return [_build(item, kind, f"{path}[{index}]") for index, item in enumerate(value)]
+
+
+def _build_struct(value: Any, kind: type[msgspec.Struct], path: str) -> _Fields:
+    if not isinstance(value, dict):
+        raise FieldError("wrong type", where=path or kind.__name__, expected="an object", actual=type(value).__name__)
+    names = kind.__struct_fields__
+    prefix = f"{path}." if path else ""
+    for name in value:
+        if name not in names:
+            raise FieldError("unknown field", where=f"{prefix}{name}", expected="one of " + ", ".join(names))
+    for name in names:
+        if name not in value:
+            raise FieldError("missing field", where=f"{prefix}{name}")
+    hints = _hints(kind)
+    return _Fields(_build(value[name], hints[name], f"{prefix}{name}") for name in names)
+
+
+def _build_bytes(value: Any, path: str) -> bytes:
+    try:
+        data = bytes.fromhex(value)
+    except (TypeError, ValueError):
+        data = None
+    if data is None or data.hex() != value:
+        raise FieldError("not bytes", where=path, expected="lower-case hex", actual=repr(value))
+    return data
+
+
+def _build_enum(value: Any, kind: type[IntEnum], path: str) -> int:
+    if isinstance(value, str):
+        for member in kind:
+            if member.name.lower() == value:
+                return int(member)
+    names = ", ".join(member.name.lower() for member in kind)
+    raise FieldError("not a known name", where=path, expected=f"one of {names}", actual=repr(value))
