@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NewType
 from msgspec import Meta
 
 from ledger import merkle
-from ledger.codec import ZERO32, U16, U32, Bytes20, Bytes32, Bytes64, Count, Wire, encode
+from ledger.codec import U16, U32, ZERO32, Bytes20, Bytes32, Bytes64, Count, Wire, encode
 from ledger.crypto import hash_of
 
 Slot = NewType("Slot", int)

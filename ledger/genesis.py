@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from ledger.codec import Bytes20, Bytes32, Bytes33, Count, MemberId, TimeMs, U16, U32, Wire, decode, encode
+from ledger.codec import U16, Bytes20, Bytes32, Bytes33, Count, MemberId, TimeMs, Wire, decode, encode
 from ledger.crypto import check_public_key, hash_of, key_id_of
 from ledger.errors import ConfigError, LedgerError
 from ledger.readable import from_readable, to_readable
