@@ -29,7 +29,7 @@ VoidBitmap = Annotated[bytes, Meta(max_length=125)]
 """One bit for each record of a transaction, first record in the lowest bit of the first byte; empty: none void."""
 
 
-class MosTotal(Wire):
+class MosTotal(Wire, frozen=True):
     """MOS of one method and kind, summed over a block: figures of different methods are never added up."""
 
     method: U16
@@ -41,7 +41,7 @@ class MosTotal(Wire):
     minimum_milli: Count
 
 
-class Totals(Wire):
+class Totals(Wire, frozen=True):
     """What a block's records add up to; void records are counted in ``void`` and nowhere else."""
 
     records: Count
@@ -61,7 +61,7 @@ class Totals(Wire):
 EMPTY_TOTALS = Totals(0, 0, 0, 0, 0, 0, 0, 0, [])
 
 
-class Header(Wire):
+class Header(Wire, frozen=True):
     """What a producer signs."""
 
     version: Literal[1]
@@ -84,14 +84,14 @@ class Header(Wire):
     """SHA-256 of the encoded certificate carried, 32 zero bytes where there is none."""
 
 
-class BodyItem(Wire):
+class BodyItem(Wire, frozen=True):
     """One transaction of a block, and which of its records do not count."""
 
     tx_id: Bytes32
     void_bitmap: VoidBitmap
 
 
-class CertificatePart(Wire):
+class CertificatePart(Wire, frozen=True):
     """The signatures of one voting set on a link."""
 
     set_id: Count
@@ -101,7 +101,7 @@ class CertificatePart(Wire):
     """In the order of the set bits."""
 
 
-class Certificate(Wire):
+class Certificate(Wire, frozen=True):
     """A quorum's votes on the link from source to target."""
 
     s_height: Count
@@ -111,7 +111,7 @@ class Certificate(Wire):
     parts: Annotated[list[CertificatePart], Meta(min_length=1, max_length=2)]
 
 
-class Vote(Wire):
+class Vote(Wire, frozen=True):
     """One producer's vote for a link. Signed is ``vote_id``."""
 
     s_height: Count
@@ -122,7 +122,7 @@ class Vote(Wire):
     signature: Bytes64
 
 
-class SealedHeader(Wire):
+class SealedHeader(Wire, frozen=True):
     """A header with its producer's signature over the block id and the certificate it carries."""
 
     header: Header
@@ -130,7 +130,7 @@ class SealedHeader(Wire):
     certificate: Certificate | None
 
 
-class Block(Wire):
+class Block(Wire, frozen=True):
     """What travels and is stored: transactions by id, their bodies apart."""
 
     sealed: SealedHeader

@@ -132,7 +132,7 @@ GridZone = Annotated[str, Meta(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?\Z", max_leng
 TableId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}\Z", max_length=32)]
 
 
-class Reading(Wire):
+class Reading(Wire, frozen=True):
     """One moment, or the mean, of what was measured."""
 
     mos_milli: MosMilli
@@ -147,7 +147,7 @@ class Reading(Wire):
     """When, after setup; 0 in a mean."""
 
 
-class Quality(Wire):
+class Quality(Wire, frozen=True):
     """Voice quality, with the method that gave it and the inputs it came from."""
 
     method: QualityMethod
@@ -171,7 +171,7 @@ class Quality(Wire):
     best: Reading | None
 
 
-class Levels(Wire):
+class Levels(Wire, frozen=True):
     """What an RFC 3611 voice metrics report adds."""
 
     signal_dbm0: Dbm0 | None
@@ -188,7 +188,7 @@ class Levels(Wire):
     end_system_delay_ms: U16 | None
 
 
-class Energy(Wire):
+class Energy(Wire, frozen=True):
     """Energy and CO2 of the call, with method, boundary and the pinned tables used."""
 
     method: EnergyMethod
@@ -209,7 +209,7 @@ class Energy(Wire):
     co2_ug: Count
 
 
-class CallRecord(Wire):
+class CallRecord(Wire, frozen=True):
     """One leg of one call."""
 
     version: Literal[1]

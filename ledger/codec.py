@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -72,7 +72,7 @@ def decode(data: bytes | memoryview, kind: type[T]) -> T:
 def decode_loose(data: bytes | memoryview, kind: type[T]) -> T:
     """Decode without the canonical check; only for what the caller encodes and compares itself."""
     try:
-        value: T = _decoder(kind).decode(data)
+        value: T = _decoder(cast("Any", kind)).decode(data)
     except msgspec.ValidationError as error:
         raise field_error(error, kind) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, OverflowError) as error:
@@ -85,7 +85,7 @@ def decode_each(items: Sequence[bytes], kind: type[T]) -> list[T]:
 
     Raises as ``decode`` does, with ``where`` beginning ``[index]``.
     """
-    read = _decoder(kind).decode
+    read = _decoder(cast("Any", kind)).decode
     try:
         values = [read(item) for item in items]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError):

@@ -26,7 +26,7 @@ PRIVATE_TEXT_MAX = 65_536
 Text = Annotated[bytes, Meta(max_length=PRIVATE_TEXT_MAX)]
 
 
-class PrivateField(Wire):
+class PrivateField(Wire, frozen=True):
     """One private field with its salt; UTF-8 bytes."""
 
     name: str
@@ -34,7 +34,7 @@ class PrivateField(Wire):
     value: Text
 
 
-class PrivatePart(Wire):
+class PrivatePart(Wire, frozen=True):
     """All private fields of one record, in the order of PRIVATE_FIELDS."""
 
     fields: list[PrivateField]

@@ -39,7 +39,7 @@ class Role(IntFlag):
     """Delegation, membership, rules."""
 
 
-class Parameters(Wire):
+class Parameters(Wire, frozen=True):
     """Numbers every node of the chain shares."""
 
     slot_ms: Annotated[int, Meta(ge=100, le=60_000)]
@@ -61,7 +61,7 @@ class Parameters(Wire):
     """What CO2 figures include; tables of the other basis are not accepted."""
 
 
-class MemberKey(Wire):
+class MemberKey(Wire, frozen=True):
     """A key of a member, with its roles."""
 
     public_key: Bytes33
@@ -69,7 +69,7 @@ class MemberKey(Wire):
     """Sum of Role values."""
 
 
-class Candidate(Wire):
+class Candidate(Wire, frozen=True):
     """A member that stands for a seat."""
 
     key_id: Bytes20
@@ -80,7 +80,7 @@ class Candidate(Wire):
     """Where its electricity comes from; may be empty."""
 
 
-class GenesisMember(Wire):
+class GenesisMember(Wire, frozen=True):
     """A founding member."""
 
     member_id: MemberId
@@ -90,7 +90,7 @@ class GenesisMember(Wire):
     candidate: Candidate | None
 
 
-class Delegation(Wire):
+class Delegation(Wire, frozen=True):
     """A part of a member's weight, given to a candidate."""
 
     member_id: MemberId
@@ -98,21 +98,21 @@ class Delegation(Wire):
     weight: Count
 
 
-class TablePin(Wire):
+class TablePin(Wire, frozen=True):
     """A table of factors that the rules read."""
 
     table_id: Name
     sha256: Bytes32
 
 
-class RuleParameter(Wire):
+class RuleParameter(Wire, frozen=True):
     """A parameter of a rule module that differs from its default."""
 
     name: Name
     value: Count
 
 
-class RulePin(Wire):
+class RulePin(Wire, frozen=True):
     """A rule module in force, frozen by its version and its conformance vectors."""
 
     module: Name
@@ -121,14 +121,14 @@ class RulePin(Wire):
     parameters: Annotated[list[RuleParameter], Meta(max_length=64)]
 
 
-class RuleSetPin(Wire):
+class RuleSetPin(Wire, frozen=True):
     """The rules in force: modules and the tables they read."""
 
     modules: Annotated[list[RulePin], Meta(max_length=64)]
     tables: Annotated[list[TablePin], Meta(max_length=64)]
 
 
-class Genesis(Wire):
+class Genesis(Wire, frozen=True):
     """The first state of a chain."""
 
     version: Literal[1]

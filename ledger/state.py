@@ -18,13 +18,13 @@ from ledger.genesis import Candidate, Genesis, Parameters, RuleSetPin, rule_set_
 from ledger.statetree import StateTree
 
 
-class MemberEntry(Wire):
+class MemberEntry(Wire, frozen=True):
     """A member under ``["member", member_id]``."""
 
     weight: Count
 
 
-class KeyEntry(Wire):
+class KeyEntry(Wire, frozen=True):
     """A key under ``["key", key_id]``."""
 
     member_id: MemberId

@@ -39,7 +39,7 @@ class Kind(IntEnum):
     AMEND = 8
 
 
-class Envelope(Wire):
+class Envelope(Wire, frozen=True):
     """What the submitter signs: all that a proof needs to carry."""
 
     version: Literal[1]
@@ -57,7 +57,7 @@ class Envelope(Wire):
 Item = Annotated[bytes, Meta(min_length=1, max_length=TRANSACTION_BYTES_MAX)]
 
 
-class Transaction(Wire):
+class Transaction(Wire, frozen=True):
     """An envelope with its signature and items."""
 
     envelope: Envelope

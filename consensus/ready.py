@@ -1,0 +1,66 @@
+"""What an engine asks of its driver, after each step.
+
+The order is the contract: make ``writes`` durable, then send ``messages``, then tell of ``events``. A crash before
+the write leaves the engine as if the step had not happened; a crash after it leaves a promise kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from consensus.tree import BlockNode
+from consensus.votes import Link
+from ledger.block import Block, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class HeadChanged:
+    """Another block is the tip of the best chain; ``is_reorg``: not a child of the old one."""
+
+    head: BlockNode
+    is_reorg: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFinal:
+    """A block became final; told in ascending order of height."""
+
+    node: BlockNode
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionDropped:
+    """A pending transaction will never be in a block as it is: sign anew."""
+
+    tx_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DoubleVote:
+    """A producer voted for two links with one target height: proof that it is faulty."""
+
+    first: Link
+    second: Vote
+
+
+Event = HeadChanged | BlockFinal | TransactionDropped | DoubleVote
+
+
+@dataclass(slots=True)
+class Ready:
+    """One step's output.
+
+    Attributes:
+        puts: rows to write (None deletes), all in one durable batch, before anything else.
+        messages: blocks and votes to send to every peer.
+        events: what to tell people and programs.
+    """
+
+    puts: list[tuple[bytes, bytes | None]] = field(default_factory=list)
+    messages: list[Block | Vote] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.messages or self.events)

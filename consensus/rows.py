@@ -1,0 +1,138 @@
+"""What the engine keeps in the store, and how it is read back.
+
+Source: docs/protocol.md, "Storage".
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from consensus.votes import VoteGuard
+from ledger import merkle
+from ledger.block import Block, BodyItem, Certificate, SealedHeader
+from ledger.codec import Bytes32, Count, Wire, decode, encode
+from ledger.errors import EncodingError, StoreDamaged
+from ledger.store import Space, Store, height_key
+
+T = TypeVar("T")
+
+FINAL_POINT = Space.META.value + b"final"
+BEST_CERTIFICATE = Space.META.value + b"certificate"
+UNFINAL_PREFIX = Space.META.value + b"unfinal/"
+
+
+class LinkRow(Wire, frozen=True):
+    """A link by heights and ids."""
+
+    s_height: Count
+    s_id: Bytes32
+    t_height: Count
+    t_id: Bytes32
+
+
+class FinalPoint(Wire, frozen=True):
+    """Everything about the final block that cannot be read off its header alone."""
+
+    height: Count
+    block_id: Bytes32
+    slot_after: Count
+    """Its slot plus one; 0 for genesis."""
+    history_size: Count
+    history: list[Bytes32]
+    """Frontier of the history tree up to and including it."""
+    justified_height: Count
+    justified_id: Bytes32
+    branch_final_height: Count
+    branch_final_id: Bytes32
+    epoch_after: Count
+    """Its schedule's epoch plus one."""
+    schedule_seed: Bytes32
+    last_records_height: Count
+    below: list[LinkRow]
+
+    def frontier(self) -> merkle.Frontier:
+        """Return the history tree's frontier."""
+        return merkle.Frontier(self.history_size, tuple(self.history))
+
+
+def block_puts(block_id: bytes, block: Block) -> list[tuple[bytes, bytes | None]]:
+    """Return the rows of a validated block that is not final yet."""
+    height = block.sealed.header.height
+    return [
+        (Space.HEADER.value + block_id, encode(block.sealed)),
+        (Space.BODY_LIST.value + block_id, encode(block.body)),
+        (UNFINAL_PREFIX + height.to_bytes(8) + block_id, b""),
+    ]
+
+
+def final_puts(height: int, block_id: bytes) -> list[tuple[bytes, bytes | None]]:
+    """Return the rows that make a stored block the final one at its height."""
+    return [(height_key(height), block_id), (UNFINAL_PREFIX + height.to_bytes(8) + block_id, None)]
+
+
+def abandoned_puts(height: int, block_id: bytes) -> list[tuple[bytes, bytes | None]]:
+    """Return the rows that forget a block on a branch that lost."""
+    return [
+        (Space.HEADER.value + block_id, None),
+        (Space.BODY_LIST.value + block_id, None),
+        (UNFINAL_PREFIX + height.to_bytes(8) + block_id, None),
+    ]
+
+
+def read_block(store: Store, block_id: bytes) -> Block | None:
+    """Return a stored block, or None. Raises StoreDamaged for bytes that are no block."""
+    sealed, body = store.get(Space.HEADER.value + block_id), store.get(Space.BODY_LIST.value + block_id)
+    if sealed is None or body is None:
+        return None
+    try:
+        return Block(decode(sealed, SealedHeader), decode(body, list[BodyItem]))
+    except EncodingError as error:
+        raise _damaged(f"block {block_id.hex()}", error) from None
+
+
+def read_final_id(store: Store, height: int) -> bytes | None:
+    """Return the id of the final block at ``height`` (1 and up), or None."""
+    return store.get(height_key(height))
+
+
+def read_final_point(store: Store) -> FinalPoint | None:
+    """Return the final point, None in a store that has only genesis."""
+    data = store.get_checked(FINAL_POINT)
+    return None if data is None else _decode(data, FinalPoint, "final point")
+
+
+def read_certificate(store: Store) -> Certificate | None:
+    """Return the highest certificate known, carried by a block or not."""
+    data = store.get_checked(BEST_CERTIFICATE)
+    return None if data is None else _decode(data, Certificate, "certificate")
+
+
+def read_guard(store: Store, key_id: bytes) -> VoteGuard | None:
+    """Return what a producer key has promised, read with checksums verified."""
+    data = store.get_checked(guard_key(key_id))
+    return None if data is None else _decode(data, VoteGuard, "vote guard")
+
+
+def read_unfinal(store: Store) -> list[bytes]:
+    """Return the ids of stored blocks that are not final, lowest first."""
+    rows = store.scan(UNFINAL_PREFIX, UNFINAL_PREFIX + b"\xff" * 41)
+    return [key[len(UNFINAL_PREFIX) + 8 :] for key, _ in rows]
+
+
+def guard_key(key_id: bytes) -> bytes:
+    """Return the key of a producer key's guard."""
+    return Space.VOTE.value + key_id
+
+
+def _decode(data: bytes, kind: type[T], what: str) -> T:
+    try:
+        return decode(data, kind)
+    except EncodingError as error:
+        raise _damaged(what, error) from None
+
+
+def _damaged(what: str, error: EncodingError) -> StoreDamaged:
+    return StoreDamaged(
+        f"the {what} on disk cannot be read: {error}",
+        hint="Restore the data directory from a backup, or move it away and let the node sync from its peers",
+    )

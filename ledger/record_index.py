@@ -1,0 +1,127 @@
+"""Which record keys have counted: exact, by the minute in which the call was set up.
+
+The final chain's keys lie in the store, one row for each block and minute; the minutes in use are held as sets,
+loaded on demand and bounded. Blocks that are not final yet each bring an overlay of their own, so that a branch
+sees exactly what its own ancestors counted. Python hashes byte strings with a key of the process's own, so nobody
+can choose record keys that collide.
+
+Source: docs/protocol.md, "Record identity".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from ledger.store import Space, Store, record_key_row
+
+RESIDENT_KEYS_MAX = 200_000
+"""Keys held in memory beyond the minutes used last: about 20 MB."""
+RESIDENT_MINUTES_MAX = 50_000
+"""Sets held in memory, most of them empty when somebody reports calls of scattered times."""
+RESIDENT_MINUTES_MIN = 3
+"""Never evicted: a minute and its neighbours, however many calls they hold."""
+KEY_BYTES = 16
+
+
+class Overlay:
+    """What one block counted: record keys by minute, and the ids of its transactions."""
+
+    __slots__ = ("minutes", "tx_ids")
+
+    def __init__(self) -> None:
+        self.minutes: dict[int, set[bytes]] = {}
+        self.tx_ids: set[bytes] = set()
+
+    def add(self, minute: int, keys: AbstractSet[bytes]) -> None:
+        """Count ``keys`` in ``minute``."""
+        if keys:
+            self.minutes.setdefault(minute, set()).update(keys)
+
+
+class RecordIndex:
+    """The record keys and transaction ids of the final chain."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._minutes: OrderedDict[int, set[bytes]] = OrderedDict()
+        self._resident = 0
+        self._unwritten: dict[bytes, int] = {}
+
+    def minute(self, minute: int) -> AbstractSet[bytes]:
+        """Return the keys counted in ``minute``; the set lives until ``trim``."""
+        keys = self._minutes.get(minute)
+        if keys is None:
+            keys = self._load(minute)
+        else:
+            self._minutes.move_to_end(minute)
+        return keys
+
+    def height_of(self, tx_id: bytes) -> int | None:
+        """Return the height of the final block that holds ``tx_id``, or None."""
+        height = self._unwritten.get(tx_id)
+        if height is not None:
+            return height
+        row = self._store.get(Space.LOCATION.value + tx_id)
+        return None if row is None else int.from_bytes(row)
+
+    def add(self, height: int, overlay: Overlay) -> list[tuple[bytes, bytes | None]]:
+        """Count a block that became final; return the rows to write.
+
+        Until ``trim`` is called after that write, the keys are held in memory, whatever the bound.
+        """
+        suffix = height.to_bytes(8)
+        rows: list[tuple[bytes, bytes | None]] = []
+        for minute, keys in overlay.minutes.items():
+            held = self._minutes.get(minute)
+            if held is None:
+                held = self._load(minute)
+            before = len(held)
+            held |= keys
+            self._resident += len(held) - before
+            rows.append((record_key_row(minute, suffix), b"".join(sorted(keys))))
+        for tx_id in overlay.tx_ids:
+            self._unwritten[tx_id] = height
+            rows.append((Space.LOCATION.value + tx_id, suffix))
+        return rows
+
+    def trim(self) -> None:
+        """Let go of what is over the bound; every row returned by ``add`` is durable now."""
+        self._unwritten.clear()
+        while len(self._minutes) > RESIDENT_MINUTES_MIN and (
+            self._resident > RESIDENT_KEYS_MAX or len(self._minutes) > RESIDENT_MINUTES_MAX
+        ):
+            _, keys = self._minutes.popitem(last=False)
+            self._resident -= len(keys)
+
+    def _load(self, minute: int) -> set[bytes]:
+        keys: set[bytes] = set()
+        for _, row in self._store.scan(record_key_row(minute), record_key_row(minute + 1)):
+            keys.update(row[i : i + KEY_BYTES] for i in range(0, len(row), KEY_BYTES))
+        self._minutes[minute] = keys
+        self._resident += len(keys)
+        return keys
+
+
+class SeenRecords:
+    """What one branch has counted: the final chain, the overlays of its unfinal blocks, and the block at hand."""
+
+    def __init__(self, index: RecordIndex, overlays: Sequence[Overlay]) -> None:
+        self._index = index
+        self._overlays = [*overlays, Overlay()]
+
+    @property
+    def overlay(self) -> Overlay:
+        """Return what the block at hand has counted so far."""
+        return self._overlays[-1]
+
+    def layers(self, minute: int) -> list[AbstractSet[bytes]]:
+        """Return the sets that together hold every key counted in ``minute``."""
+        layers: list[AbstractSet[bytes]] = [o.minutes[minute] for o in self._overlays if minute in o.minutes]
+        layers.append(self._index.minute(minute))
+        return layers
+
+    def has_transaction(self, tx_id: bytes) -> bool:
+        """Tell whether the branch holds ``tx_id`` already."""
+        return any(tx_id in o.tx_ids for o in self._overlays) or self._index.height_of(tx_id) is not None

@@ -1,0 +1,278 @@
+"""The two kinds of checks on a transaction.
+
+Context-free checks are a pure function of its bytes and the rule set: once, on arrival, never again. Contextual
+checks are O(1) from the summary, at sealing and at applying.
+
+Source: docs/protocol.md, "Transaction".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ledger import merkle
+from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId
+from ledger.cdr import RECORD_BYTES_MAX, CallRecord
+from ledger.codec import decode, decode_each, divide_half_up, encode
+from ledger.crypto import is_valid_signature, key_id_of, tagged_hash
+from ledger.errors import BadSignature, FieldError, InvalidTransaction, RuleViolation, UnusableTransaction
+from ledger.genesis import Role
+from ledger.rules.base import Violation
+from ledger.state import KeyEntry, State
+from ledger.transaction import (
+    LIFETIME_MS_MAX,
+    TRANSACTION_BYTES_MAX,
+    Envelope,
+    Kind,
+    Transaction,
+    tx_id_of,
+)
+
+MINUTE_MS = 60_000
+EDGE_MS = 5_000
+"""A second report of a call may differ this much in its setup time and still be found in the next minute."""
+AHEAD_SLOTS = 2
+"""A record or transaction may be ahead of block time by this many slots: clocks are never exactly equal."""
+
+
+class Rules(Protocol):
+    """What validation asks of a rule set."""
+
+    rule_set_id: bytes
+
+    def check_record(self, record: CallRecord) -> Violation | None:
+        """Return the first violation, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteKeys:
+    """Record keys of one transaction whose calls were set up in one minute since 1970."""
+
+    minute: int
+    keys: frozenset[bytes]
+    near_previous: frozenset[bytes]
+    """Those set up within EDGE_MS of the minute's start: looked up in the minute before as well."""
+    near_next: frozenset[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedTransaction:
+    """The summary of a transaction that passed every context-free check under ``rule_set``.
+
+    Attributes:
+        size: bytes of the encoded transaction.
+        totals: of its records, as if none were void.
+        minutes: record keys by setup minute, ascending.
+        has_repeats: two records of it share a key.
+        first_end_ms: earliest and, ``last_end_ms``, latest end of a call.
+        rule_set: id of the rule set that passed it.
+    """
+
+    tx_id: TxId
+    envelope: Envelope
+    size: int
+    totals: Totals
+    minutes: tuple[MinuteKeys, ...]
+    has_repeats: bool
+    first_end_ms: int
+    last_end_ms: int
+    rule_set: bytes
+
+    @property
+    def record_count(self) -> int:
+        """Return how many records it holds."""
+        return self.envelope.item_count
+
+
+def check_transaction(
+    raw: bytes, *, chain_id: bytes, key_of: Callable[[bytes], KeyEntry | None], rules: Rules
+) -> CheckedTransaction:
+    """Return the summary of a raw transaction after every check that needs no place in the chain.
+
+    Raises InvalidTransaction or EncodingError for what nobody may pass on, UnusableTransaction where the key is not
+    known here: it may have been admitted in a block not seen yet.
+    """
+    # [REJECT] The size is within the bound
+    if len(raw) > TRANSACTION_BYTES_MAX:
+        raise FieldError(
+            "too large", where="transaction", expected=f"<= {TRANSACTION_BYTES_MAX} bytes", actual=len(raw)
+        )
+    # [REJECT] The encoding is canonical and every field is in its bounds
+    transaction = decode(raw, Transaction)
+    envelope = transaction.envelope
+    tx_id = tx_id_of(envelope)
+    check_envelope(transaction, chain_id=chain_id)
+    key = key_of(envelope.key_id)
+    # [IGNORE] The key is known here, active, and may submit
+    if key is None or key.member_id != envelope.member_id or not key.active or not key.roles & Role.SUBMIT:
+        raise UnusableTransaction(
+            "the key may not submit for this member",
+            where="envelope.key_id",
+            expected=f"an active submit key of {envelope.member_id}",
+            actual=envelope.key_id,
+        )
+    # [REJECT] The signature is by that key
+    if key_id_of(key.public_key) != envelope.key_id or not is_valid_signature(
+        key.public_key, tx_id, transaction.signature
+    ):
+        raise BadSignature("the signature does not verify", where="signature", actual=transaction.signature)
+    records = check_records(transaction.items, rules)
+    minutes, distinct = keys_by_minute(envelope.member_id, records)
+    ends = [record.end_ms for record in records]
+    return CheckedTransaction(
+        tx_id,
+        envelope,
+        len(raw),
+        totals_of(records),
+        minutes,
+        distinct != len(records),
+        min(ends),
+        max(ends),
+        rules.rule_set_id,
+    )
+
+
+def check_envelope(transaction: Transaction, *, chain_id: bytes) -> None:
+    """Check what the envelope says about itself and its items. Raises InvalidTransaction."""
+    envelope, items = transaction.envelope, transaction.items
+    # [REJECT] It is for this chain
+    if envelope.chain_id != chain_id:
+        raise InvalidTransaction(
+            "for another chain", where="envelope.chain_id", expected=chain_id, actual=envelope.chain_id
+        )
+    # [REJECT] The kind is one this version handles
+    if envelope.kind is not Kind.RECORDS:
+        raise InvalidTransaction("this kind is not in use", where="envelope.kind", expected="records")
+    # [REJECT] The lifetime is within the bound
+    if not 0 < envelope.expires_ms - envelope.created_ms <= LIFETIME_MS_MAX:
+        raise InvalidTransaction(
+            "lifetime out of bounds",
+            where="envelope.expires_ms",
+            expected=f"1 to {LIFETIME_MS_MAX} ms after created_ms",
+            actual=envelope.expires_ms - envelope.created_ms,
+        )
+    # [REJECT] The items are those signed
+    if envelope.item_count != len(items):
+        raise InvalidTransaction(
+            "wrong count", where="envelope.item_count", expected=len(items), actual=envelope.item_count
+        )
+    if envelope.items_root != merkle.root_of(items):
+        raise InvalidTransaction("the items are not those signed", where="envelope.items_root")
+
+
+def check_records(items: Sequence[bytes], rules: Rules) -> list[CallRecord]:
+    """Return the decoded records of a transaction. Raises EncodingError or RuleViolation naming item and field."""
+    if max(map(len, items)) > RECORD_BYTES_MAX:
+        raise FieldError("record too large", where="items", expected=f"at most {RECORD_BYTES_MAX} bytes")
+    records = decode_each(items, CallRecord)
+    check = rules.check_record
+    for index, record in enumerate(records):
+        violation = check(record)
+        # [REJECT] No record contradicts itself
+        if violation is not None:
+            raise RuleViolation(
+                violation.message,
+                rule=violation.rule,
+                where=f"items[{index}].{violation.field}",
+                expected=violation.bound,
+                actual=violation.value,
+            )
+    return records
+
+
+_LEG_BYTES = [bytes([leg]) for leg in range(128)]
+
+
+def record_keys(member_id: str, records: Sequence[CallRecord]) -> list[bytes]:
+    """Return ``record_key_of`` of each record of one member, without building an array for each."""
+    prefix = b"\x93" + encode(member_id) + b"\xc4\x10"
+    legs = _LEG_BYTES
+    return [tagged_hash("record", prefix + r.call_commitment + legs[r.leg])[:16] for r in records]
+
+
+def keys_by_minute(member_id: str, records: Sequence[CallRecord]) -> tuple[tuple[MinuteKeys, ...], int]:
+    """Return the record keys grouped by setup minute, ascending, and how many are distinct."""
+    groups: dict[int, tuple[list[bytes], list[bytes], list[bytes]]] = {}
+    keys = record_keys(member_id, records)
+    for key, record in zip(keys, records, strict=True):
+        minute, offset = divmod(record.setup_ms, MINUTE_MS)
+        group = groups.get(minute)
+        if group is None:
+            group = groups[minute] = ([], [], [])
+        group[0].append(key)
+        if offset < EDGE_MS:
+            group[1].append(key)
+        elif offset >= MINUTE_MS - EDGE_MS:
+            group[2].append(key)
+    minutes = tuple(
+        MinuteKeys(minute, frozenset(group[0]), frozenset(group[1]), frozenset(group[2]))
+        for minute, group in sorted(groups.items())
+    )
+    return minutes, len(set(keys))
+
+
+def totals_of(records: Sequence[CallRecord]) -> Totals:
+    """Return what records add up to, none of them void."""
+    if not records:
+        return EMPTY_TOTALS
+    talk = octets = device = network = server = co2 = 0
+    mos: dict[tuple[int, int], list[int]] = {}
+    for r in records:
+        if r.answer_ms:
+            talk += r.end_ms - r.answer_ms
+        octets += r.octets_sent + r.octets_received
+        energy = r.energy
+        if energy is not None:
+            device += energy.device_mj
+            network += energy.network_mj
+            server += divide_half_up(energy.server_mj * energy.pue_milli, 1000)
+            co2 += energy.co2_ug
+        quality = r.quality
+        if quality is not None:
+            mos.setdefault((quality.method, quality.kind), []).append(quality.mean.mos_milli)
+    return Totals(
+        len(records),
+        0,
+        talk,
+        octets,
+        device,
+        network,
+        server,
+        co2,
+        [MosTotal(int(m), int(k), len(v), sum(v), min(v)) for (m, k), v in sorted(mos.items())],
+    )
+
+
+def check_in_context(tx: CheckedTransaction, state: State, block_time_ms: int) -> None:
+    """Raise UnusableTransaction where a checked transaction does not fit a block at ``block_time_ms`` on ``state``."""
+    envelope = tx.envelope
+    slack_ms = AHEAD_SLOTS * state.parameters.slot_ms
+    # [IGNORE] The key is still the member's and may submit
+    key = state.key_with_role(envelope.key_id, Role.SUBMIT)
+    if key is None or key.member_id != envelope.member_id:
+        raise UnusableTransaction("the key may not submit for this member", where="envelope.key_id")
+    # [IGNORE] It was checked under the rules in force
+    if tx.rule_set != state.rule_set:
+        raise UnusableTransaction("the rules have changed", where="rule_set", expected=state.rule_set)
+    # [IGNORE] It has begun and has not expired
+    if envelope.expires_ms <= block_time_ms:
+        raise UnusableTransaction("expired", where="envelope.expires_ms", expected=f"> {block_time_ms}")
+    if envelope.created_ms > block_time_ms + slack_ms:
+        raise UnusableTransaction("from the future", where="envelope.created_ms", expected=f"<= {block_time_ms}")
+    # [IGNORE] Its records are inside the chain's window
+    if tx.first_end_ms < block_time_ms - state.parameters.record_window_ms:
+        raise UnusableTransaction(
+            "a record is older than the chain's record window",
+            where="end_ms",
+            expected=f">= {block_time_ms - state.parameters.record_window_ms}",
+            actual=tx.first_end_ms,
+        )
+    if tx.last_end_ms > block_time_ms + slack_ms:
+        raise UnusableTransaction(
+            "a record ends in the future",
+            where="end_ms",
+            expected=f"<= {block_time_ms + slack_ms}",
+            actual=tx.last_end_ms,
+        )
