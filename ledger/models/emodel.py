@@ -85,7 +85,7 @@ def ie_eff_milli(ie_milli: int, bpl_milli: int, lost: int, expected: int, burst_
 
 
 def r_milli_unclamped(
-    ie_milli: int, bpl_milli: int, lost: int, expected: int, burst_milli: int, one_way_us: int
+    ie_milli: int, bpl_milli: int, lost: int, expected: int, burst_milli: int, *, one_way_us: int
 ) -> int:
     """Return R in thousandths as the formula gives it; below 0 on a very bad network."""
     return R0_MILLI - idd_milli(one_way_us) - ie_eff_milli(ie_milli, bpl_milli, lost, expected, burst_milli)
@@ -127,5 +127,5 @@ def rate(
     if loss_events < 0 or loss_events > lost or (lost and not loss_events):
         return None
     burst = burst_ratio_milli(lost, expected, loss_events)
-    r = r_milli_unclamped(ie_milli, bpl_milli, lost, expected, burst, one_way_us)
+    r = r_milli_unclamped(ie_milli, bpl_milli, lost, expected, burst, one_way_us=one_way_us)
     return max(0, min(R_MILLI_MAX, r)), mos_milli(r)

@@ -10,14 +10,17 @@ record:
 - ``power_attributed``: the same, with the line's standing power while the call lasts.
 - ``metered``: somebody measured; taken as it is.
 
-What the figure counts is the boundary: ``fixed`` (core and access), ``fixed-cpe`` (with the router at home),
-``mobile``, and so on (``tables/network_factors.csv``).
+What the figure counts is the boundary: the core, with access, with the customer's router, or a mobile network
+(``ledger.cdr.Boundary``). Not every method has a figure for every boundary (``tables/network_factors.csv``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
+from ledger.cdr import Boundary, DeviceClass, EnergyMethod
 from ledger.models.rounding import divide_half_up
 from ledger.models.tables import NETWORK_FACTORS
 
@@ -27,8 +30,6 @@ MJ_PER_MWH: Final = 3_600
 
 OCTETS_PER_GB: Final = 1_000_000_000
 
-NETWORK_METHODS: Final = ("average_kwh_gb", "power_marginal", "power_attributed", "metered")
-
 PUE_MILLI_MIN: Final = 1_000
 PUE_MILLI_MAX: Final = 3_000
 """Power usage effectiveness: what a data centre draws for each watt that its servers draw."""
@@ -36,14 +37,21 @@ PUE_MILLI_MAX: Final = 3_000
 PUE_CLASSES_MILLI: Final = {"standard": 2_000, "good": 1_400, "better": 1_100}
 """Usual classes of data centres (The Green Grid)."""
 
-DEVICE_POWER_MW: Final = {
-    "none": (0, 0),
-    "phone": (500, 10_000),
-    "smartphone": (500, 3_000),
-    "laptop": (50_000, 100_000),
-    "desktop": (100_000, 450_000),
-}
-"""Least and most power in milliwatts of each class of end device; ``none`` for trunk legs."""
+DEVICE_POWER_MW: Final[Mapping[DeviceClass, tuple[int, int]]] = MappingProxyType(
+    {
+        DeviceClass.NONE: (0, 0),
+        DeviceClass.PHONE: (500, 10_000),
+        DeviceClass.SMARTPHONE: (500, 3_000),
+        DeviceClass.LAPTOP: (50_000, 100_000),
+        DeviceClass.DESKTOP: (100_000, 450_000),
+        DeviceClass.CONFERENCE: (500, 12_950),
+    }
+)
+"""Least and most power in milliwatts of each class of end device; NONE on trunk legs.
+
+Computers and smartphones: Boavizta's archetypes. Telephones: from idle up to what they draw with display and
+ports in use; a conference telephone at most what IEEE 802.3af gives a powered device.
+"""
 
 ENERGY_STAR_MW: Final = {
     "voip_base": 2_000,
@@ -67,7 +75,7 @@ def battery_mj(capacity_mah: int, voltage_mv: int) -> int:
     return divide_half_up(capacity_mah * voltage_mv * 36, 10)
 
 
-def device_bounds_mj(device_class: str, duration_ms: int) -> tuple[int, int]:
+def device_bounds_mj(device_class: DeviceClass, duration_ms: int) -> tuple[int, int]:
     """Return least and most energy in millijoules of a device class over ``duration_ms``.
 
     Rounded outward (floor and ceiling), so that any rounding of a power within the class fits.
@@ -77,7 +85,7 @@ def device_bounds_mj(device_class: str, duration_ms: int) -> tuple[int, int]:
     return least_mw * duration_ms // 1000, -(-most_mw * duration_ms // 1000)
 
 
-def network_mj(method: str, boundary: str, octets: int, duration_ms: int) -> int:
+def network_mj(method: EnergyMethod, boundary: Boundary, octets: int, duration_ms: int) -> int:
     """Return network energy in millijoules by the method and boundary a record names.
 
     octets: both directions together. duration_ms: talk time, 0 for a call that was not answered.

@@ -13,14 +13,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import msgspec
-
+from ledger.cdr import Boundary, EnergyMethod
+from ledger.crypto import hash_of
 from ledger.errors import ConfigError
+
+_INSTALL_AGAIN: Final = "Install the program again; a changed figure needs a new table id"
 
 TABLE_ROWS_MAX: Final = 10_000
 """No table has more rows; a longer file is damaged."""
@@ -93,29 +94,31 @@ class Table:
 _Row = tuple[int | str | None, ...]
 
 
+def _path(name: str) -> str:
+    return f"ledger/models/tables/{name}"
+
+
 def _read(name: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Return the rows of ``tables/<name>``; raises ConfigError if it is not the file that ships."""
-    where = f"ledger/models/tables/{name}"
+    where = _path(name)
     try:
-        with (files("ledger.models") / "tables" / name).open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            found = tuple(reader.fieldnames or ())
+        text = files("ledger.models").joinpath("tables", name).read_text(encoding="utf-8")
+        reader = csv.DictReader(text.splitlines())
+        rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        hint = "Install the program again."
-        raise ConfigError("A table cannot be read", where=where, actual=error, hint=hint) from error
+        raise ConfigError("a table cannot be read", where=where, actual=error, hint=_INSTALL_AGAIN) from error
+    found = tuple(reader.fieldnames or ())
     if found != columns:
-        raise ConfigError("A table has other columns", where=where, expected=columns, actual=found)
+        raise ConfigError("a table has other columns", where=where, expected=columns, actual=found)
     if not 0 < len(rows) <= TABLE_ROWS_MAX or any(None in row or None in row.values() for row in rows):
-        raise ConfigError("A table has torn rows", where=where, expected=f"{len(columns)} values a row")
+        raise ConfigError("a table has torn rows", where=where, expected=f"{len(columns)} values a row")
     return rows
 
 
 def _integer(text: str, name: str) -> int:
     """Return ``text`` as a non-negative integer; raises ConfigError naming the table."""
     if not text.isascii() or not text.isdigit():
-        where = f"ledger/models/tables/{name}"
-        raise ConfigError("A table holds something else than a count", where=where, actual=repr(text))
+        raise ConfigError("a table holds something else than a count", where=_path(name), actual=repr(text))
     return int(text)
 
 
@@ -126,7 +129,7 @@ def hash_table(table_id: str, basis: str, columns: tuple[str, ...], rows: Iterab
     Source: docs/protocol.md, "Hashes, keys, signatures", tag ``table``.
     """
     ordered = sorted(rows, key=lambda row: (row[0], row[1]))
-    return sha256(b"ledgerd/table/1\0" + msgspec.msgpack.encode([table_id, basis, columns, ordered])).digest()
+    return hash_of("table", (table_id, basis, columns, ordered))
 
 
 _CODEC_COLUMNS: Final = (*Codec._fields, "source")
@@ -160,14 +163,16 @@ def _load_codecs() -> dict[int, Codec]:
     return codecs
 
 
-def _load_factors() -> dict[tuple[str, str], NetworkFactor]:
+def _load_factors() -> dict[tuple[EnergyMethod, Boundary], NetworkFactor]:
     name = "network_factors.csv"
-    return {
-        (row["method"], row["boundary"]): NetworkFactor(
-            *(_integer(row[column], name) for column in NetworkFactor._fields)
-        )
-        for row in _read(name, _FACTOR_COLUMNS)
-    }
+    factors = {}
+    for row in _read(name, _FACTOR_COLUMNS):
+        try:
+            key = EnergyMethod[row["method"].upper()], Boundary[row["boundary"].upper()]
+        except KeyError as error:
+            raise ConfigError("a table names what is not there", where=_path(name), actual=error) from None
+        factors[key] = NetworkFactor(*(_integer(row[column], name) for column in NetworkFactor._fields))
+    return factors
 
 
 def _load_grids() -> tuple[dict[tuple[str, str], int], dict[str, str]]:
@@ -186,14 +191,16 @@ def load_idd_milli() -> tuple[int, ...]:
     name = "g107_idd.csv"
     rows = [(_integer(r["ta_ms"], name), _integer(r["idd_milli"], name)) for r in _read(name, _IDD_COLUMNS)]
     if [ms for ms, _ in rows] != list(range(2001)):
-        raise ConfigError("A table has other rows", where=f"ledger/models/tables/{name}", expected="0..2000 ms")
+        raise ConfigError("a table has other rows", where=_path(name), expected="0..2000 ms")
     return tuple(idd for _, idd in rows)
 
 
 CODECS: Final[Mapping[int, Codec]] = MappingProxyType(_load_codecs())
 """The codec registry by row."""
 
-NETWORK_FACTORS: Final[Mapping[tuple[str, str], NetworkFactor]] = MappingProxyType(_load_factors())
+NETWORK_FACTORS: Final[Mapping[tuple[EnergyMethod, Boundary], NetworkFactor]] = MappingProxyType(
+    _load_factors()
+)
 """Network energy by (method, boundary); ``metered`` has none, its figure is what the meter said."""
 
 _intensity, _bases = _load_grids()
@@ -217,7 +224,7 @@ def _tables() -> dict[str, Table]:
             "network-1",
             NO_BASIS,
             ("method", "boundary", *NetworkFactor._fields),
-            [(*key, *factor) for key, factor in NETWORK_FACTORS.items()],
+            [(int(key[0]), int(key[1]), *factor) for key, factor in NETWORK_FACTORS.items()],
         ),
     ]
     for table_id, basis in _bases.items():
@@ -231,21 +238,30 @@ TABLES: Final[Mapping[str, Table]] = MappingProxyType(_tables())
 
 PINNED_HASHES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "g107-idd-2015": "21857bd08b1ab52fbfe4f5336325c4c82689ccd6a90141fd86ca7b57c472fce0",
+        "codecs-1": "87b606b3b4b4f8f7bcfbe8b328e85082ec43a75e04228b8839af5c8536aa538a",
+        "network-1": "6736e11908b404277dc524bbca1a38c12de9cfe972c3bbc98287cfdf78801c89",
+        "ember-2026": "0b919dbd9e0369af8e791f98220e8109df897a9ce3f609c2cae3ee6ad9e938ca",
+        "egrid-2023": "a0a773101a3069dac258dab86d29f098a3841547d6852e49519802179a2610a6",
+        "desnz-2014": "dc9883b2e46c72cfc2f2f8d8fd1480cd7eb25dac1c4af84de113753a5dde7d15",
+        "desnz-2023": "b5f11218755bab72796f961870cee56e84e3a477cf0869e6d6fa4282189c85e6",
+        "desnz-2024": "01bda3dfcdee719609577a782dd70c77d709e410f21fbdb1edb8f58579e97b34",
+        "desnz-2025": "500b0f42521852548649f40202d2d01a61d7dbaeae05097321013b91184887d1",
     }
 )
 """SHA-256 in hex that each table of this release must have."""
 
 
 def verify_tables() -> None:
-    """Compare the tables loaded with those this release pins; raises ConfigError naming the first that differs."""
+    """Raise ConfigError naming the first table that is not the one this release pins."""
     for table_id in sorted({*TABLES, *PINNED_HASHES}):
         actual = TABLES[table_id].table_hash.hex() if table_id in TABLES else "no such table"
         expected = PINNED_HASHES.get(table_id, "no such table")
         if actual != expected:
             raise ConfigError(
-                "A table is not the one this release ships",
+                "a table is not the one this release ships",
                 where=f"table {table_id}",
                 expected=expected,
                 actual=actual,
-                hint="Install the program again; a changed figure needs a new table id.",
+                hint=_INSTALL_AGAIN,
             )
