@@ -26,7 +26,7 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order n of P-256 (FIPS 186-5)."""
 HALF_ORDER = ORDER // 2
 
-TAGS = ("genesis", "tx", "header", "vote", "key", "hello", "record", "private", "state", "rules", "schedule")
+TAGS = ("genesis", "tx", "header", "vote", "key", "hello", "record", "private", "state", "rules", "table", "schedule")
 """Every use of a hash has its own tag, so no hash of one kind can pass as another."""
 
 _PREFIX = {tag: b"ledgerd/" + tag.encode() + b"/1\x00" for tag in TAGS}
