@@ -93,7 +93,7 @@ _build() {
 _install() {
     local lock=$ROOT/requirements.lock
     [ "$1" = dev ] && lock=$ROOT/requirements-dev.lock
-    _pip "installing what $(basename "$lock") names" --require-hashes --only-binary :all: -r "$lock" &&
+    _pip "installing what ${lock##*/} names" --require-hashes --only-binary :all: -r "$lock" &&
         _pip "installing the project" --no-deps --no-build-isolation --editable "$ROOT"
 }
 
