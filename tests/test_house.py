@@ -62,9 +62,7 @@ def prose_of(document: str) -> str:
 def long_functions(source: str) -> list[tuple[str, int]]:
     """Return the functions longer than a screen, with their lines from ``def`` to the end."""
     functions = [
-        node
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     sizes = [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in functions]
     return [(name, lines) for name, lines in sizes if lines > FUNCTION_LINES_MAX]
@@ -144,9 +142,7 @@ def test_every_dependency_has_its_reason_above_it() -> None:
 
 
 def test_every_package_is_listed_and_typed() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"][
-        "include"
-    ]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
     assert sorted(patterns) == sorted(f"{package}*" for package in PACKAGES)
     assert [package for package in PACKAGES if not (ROOT / package / "py.typed").is_file()] == []
 
@@ -188,21 +184,14 @@ def test_links_lead_somewhere() -> None:
     for path in markdown_files():
         for target in MARKDOWN_LINK.findall(prose_of(path.read_text())):
             name = target.partition("#")[0]
-            if (
-                name
-                and "://" not in name
-                and not name.startswith("mailto:")
-                and not (path.parent / name).exists()
-            ):
+            if name and "://" not in name and not name.startswith("mailto:") and not (path.parent / name).exists():
                 broken.append(f"{named(path)}: {target}")
     assert broken == []
 
 
 def test_scripts_that_documents_name_exist_and_run() -> None:
     mentions = {
-        (named(path), script)
-        for path in markdown_files()
-        for script in SCRIPT_MENTION.findall(path.read_text())
+        (named(path), script) for path in markdown_files() for script in SCRIPT_MENTION.findall(path.read_text())
     }
     assert mentions
     assert [mention for mention in sorted(mentions) if not (ROOT / mention[1]).exists()] == []
@@ -223,8 +212,6 @@ def test_changelog_keeps_its_form() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     versions = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
     assert versions[0] == "[Unreleased]"
-    wrong = [
-        title for title in versions[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", title)
-    ]
+    wrong = [title for title in versions[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", title)]
     assert wrong == []
     assert set(re.findall(r"^### (.+)$", text, flags=re.MULTILINE)) <= set(CHANGE_KINDS)
