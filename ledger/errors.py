@@ -108,7 +108,14 @@ class RuleViolation(InvalidTransaction):
     code = "rule-violation"
 
     def __init__(
-        self, what: str, *, rule: str, where: str = "", expected: object = "", actual: object = "", hint: str = ""
+        self,
+        what: str,
+        *,
+        rule: str,
+        where: str = "",
+        expected: object = "",
+        actual: object = "",
+        hint: str = "",
     ) -> None:
         self.rule = rule
         super().__init__(what, where=where, expected=expected, actual=actual, hint=hint)

@@ -1,0 +1,23 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+SYSTEM_PROGRAMS = ("kamailio", "rtpengine", "baresip", "sipp")
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # not on everybody's PATH, yet where the daemons are
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests marked ``system`` when the programs they start are not installed."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), SBIN])
+    missing = [program for program in SYSTEM_PROGRAMS if shutil.which(program, path=path) is None]
+    if not missing:
+        return
+    reason = f"not installed: {', '.join(missing)}; ./scripts/test --system installs them"
+    for item in items:
+        if item.get_closest_marker("system"):
+            item.add_marker(pytest.mark.skip(reason=reason))
