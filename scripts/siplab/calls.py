@@ -100,7 +100,9 @@ class Exchange:
         far = None
         try:
             cancel_after_s = RING_S if plan.callee == NEVER_ANSWERS else None
-            dialog, final = await self.caller.invite(CALLER, plan.callee, near.port, cancel_after_s=cancel_after_s)
+            dialog, final = await self.caller.invite(
+                CALLER, plan.callee, near.port, cancel_after_s=cancel_after_s
+            )
             outcome = Outcome(
                 plan.kind, dialog.call_id, tag_of(dialog.local), tag_of(dialog.remote), final.status, "nobody"
             )
@@ -114,7 +116,13 @@ class Exchange:
                 await far.stop()
 
     async def _talk(
-        self, plan: Plan, dialog: Dialog, final: Message, near: MediaSession, far: MediaSession, outcome: Outcome
+        self,
+        plan: Plan,
+        dialog: Dialog,
+        final: Message,
+        near: MediaSession,
+        far: MediaSession,
+        outcome: Outcome,
     ) -> None:
         near.start(sdp_port(final.body), with_rtcp=plan.with_rtcp)
         far.start(sdp_port(self.callee.invites[dialog.call_id].body), with_rtcp=plan.with_rtcp)

@@ -102,7 +102,9 @@ class _Receiver(asyncio.DatagramProtocol):
 class MediaSession:
     """Sockets and sender of one side; ``port`` is even and RTCP is one above."""
 
-    def __init__(self, port: int, rtp: asyncio.DatagramTransport, rtcp: asyncio.DatagramTransport, heard: Reception):
+    def __init__(
+        self, port: int, rtp: asyncio.DatagramTransport, rtcp: asyncio.DatagramTransport, heard: Reception
+    ):
         self.port = port
         self.heard = heard
         self._rtp = rtp

@@ -39,7 +39,11 @@ class Sink:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1/ingest/kamailio"
 
     def take(
-        self, request: BaseHTTPRequestHandler, token: str, on_cdr: Callable[[dict[str, str]], None], refuse: int
+        self,
+        request: BaseHTTPRequestHandler,
+        token: str,
+        on_cdr: Callable[[dict[str, str]], None],
+        refuse: int,
     ) -> int:
         """Keep the CDRs of one post and return the HTTP status to answer."""
         length = int(request.headers.get("Content-Length", "0"))
