@@ -54,20 +54,14 @@ def decode_body(body: bytes) -> list[object]:
     Raises EncodingError for a body that is no JSON, too long, or holds too many or no documents.
     """
     if len(body) > BODY_BYTES_MAX:
-        raise EncodingError(
-            "the body is too long", expected=f"at most {BODY_BYTES_MAX} bytes", actual=len(body)
-        )
+        raise EncodingError("the body is too long", expected=f"at most {BODY_BYTES_MAX} bytes", actual=len(body))
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise EncodingError(
-            "the body is not JSON", expected="a CDR object or an array of them", actual=error
-        ) from None
+        raise EncodingError("the body is not JSON", expected="a CDR object or an array of them", actual=error) from None
     documents = value if isinstance(value, list) else [value]
     if not 1 <= len(documents) <= CDRS_PER_BODY_MAX:
-        raise EncodingError(
-            "wrong number of CDRs", expected=f"1 to {CDRS_PER_BODY_MAX}", actual=len(documents)
-        )
+        raise EncodingError("wrong number of CDRs", expected=f"1 to {CDRS_PER_BODY_MAX}", actual=len(documents))
     return documents
 
 
@@ -113,14 +107,10 @@ def decimal_seconds_to_ms(text: str, field: str) -> int:
     """
     found = _SECONDS.fullmatch(text)
     if not found:
-        raise FieldError(
-            "not a time", where=field, expected="seconds since 1970, 1795231128.494", actual=text
-        )
+        raise FieldError("not a time", where=field, expected="seconds since 1970, 1795231128.494", actual=text)
     time_ms = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0")[:3])
     if time_ms > TIME_MS_MAX:
-        raise FieldError(
-            "beyond the year 2099", where=field, expected=f"at most {TIME_MS_MAX} ms", actual=text
-        )
+        raise FieldError("beyond the year 2099", where=field, expected=f"at most {TIME_MS_MAX} ms", actual=text)
     return time_ms
 
 
@@ -129,16 +119,12 @@ class _Fields:
 
     def __init__(self, document: object) -> None:
         if not isinstance(document, Mapping):
-            raise FieldError(
-                "not a CDR", where="cdr", expected="a JSON object", actual=type(document).__name__
-            )
+            raise FieldError("not a CDR", where="cdr", expected="a JSON object", actual=type(document).__name__)
         for name, value in document.items():
             if not isinstance(name, str) or not _is_utf8(name):
                 raise FieldError("not a field name", where="cdr", expected="UTF-8 text", actual=repr(name))
             if not isinstance(value, str) or not _is_utf8(value):
-                raise FieldError(
-                    "not text", where=name, expected="a string, as acc_json writes", actual=repr(value)
-                )
+                raise FieldError("not text", where=name, expected="a string, as acc_json writes", actual=repr(value))
         self._values: Mapping[str, str] = document
         self.raw = json.dumps(dict(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
         size = len(self.raw.encode())

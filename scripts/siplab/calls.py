@@ -100,15 +100,14 @@ class Exchange:
         far = None
         try:
             cancel_after_s = RING_S if plan.callee == NEVER_ANSWERS else None
-            dialog, final = await self.caller.invite(
-                CALLER, plan.callee, near.port, cancel_after_s=cancel_after_s
-            )
+            dialog, final = await self.caller.invite(CALLER, plan.callee, near.port, cancel_after_s=cancel_after_s)
             outcome = Outcome(
                 plan.kind, dialog.call_id, tag_of(dialog.local), tag_of(dialog.remote), final.status, "nobody"
             )
             if final.status == 200:
                 far = self._media.pop(dialog.call_id)
-                await self._talk(plan, dialog, final, near, far, outcome)
+                near.start(sdp_port(final.body), with_rtcp=plan.with_rtcp)
+                await self._talk(plan, dialog, near, far, outcome)
             return outcome
         finally:
             await near.stop()

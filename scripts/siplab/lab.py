@@ -53,19 +53,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="sip-lab",
         description="Real calls through Kamailio and rtpengine on loopback; their CDRs go to a node, or are printed.",
     )
-    parser.add_argument(
-        "--ingest-url", help="where Kamailio posts its CDRs; default: a sink that prints them"
-    )
+    parser.add_argument("--ingest-url", help="where Kamailio posts its CDRs; default: a sink that prints them")
     parser.add_argument("--token", help="bearer token for --ingest-url")
     parser.add_argument("--calls", type=int, default=2, help="answered calls with RTCP, 1 to 100 (default 2)")
     parser.add_argument("--out", type=Path, help="write calls and CDRs to this file as JSON")
-    parser.add_argument(
-        "--keep-logs", type=Path, help="leave configuration and logs of the programs in this folder"
-    )
+    parser.add_argument("--keep-logs", type=Path, help="leave configuration and logs of the programs in this folder")
     parser.add_argument("--config", type=Path, default=CONFIG, help="Kamailio configuration to run")
-    parser.add_argument(
-        "--sink-refuses", type=int, default=0, help="the sink first answers 503 so many times"
-    )
+    parser.add_argument("--sink-refuses", type=int, default=0, help="the sink first answers 503 so many times")
     options = parser.parse_args(arguments)
     if not 1 <= options.calls <= 100:
         parser.error("--calls: 1 to 100")
@@ -91,9 +85,7 @@ async def run(options: argparse.Namespace) -> int:
             sink = Sink(token, print_cdr, options.sink_refuses)
             sink.start()
         try:
-            outcomes = await run_calls(
-                options, folder.resolve(), sink.url if sink else options.ingest_url, token
-            )
+            outcomes = await run_calls(options, folder.resolve(), sink.url if sink else options.ingest_url, token)
         finally:
             if sink:
                 await sink.stop()
@@ -208,9 +200,7 @@ async def until_delivered(kamailio: Program, count: int) -> None:
             raise LabError(f"a CDR was refused for good: {refused}")
         if time.monotonic() > deadline:
             tail = "\n".join(line for line in log.splitlines() if "ledger:" in line or "ERROR" in line)
-            raise LabError(
-                f"{delivered} of {count} CDRs delivered within {DELIVERY_DEADLINE_S:.0f} s; log:\n{tail}"
-            )
+            raise LabError(f"{delivered} of {count} CDRs delivered within {DELIVERY_DEADLINE_S:.0f} s; log:\n{tail}")
         await asyncio.sleep(0.1)
 
 
@@ -225,13 +215,7 @@ def summarise(outcomes: list[Outcome], cdrs: list[dict[str, str]] | None, output
         cdr = by_call.get(outcome.call_id)
         right = outcome.status == EXPECTED_STATUS[outcome.kind] and (cdrs is None or cdr is not None)
         wrong += not right
-        mos = (
-            f"MOS {cdr['mos_avg'] or 'not measured'}"
-            if cdr
-            else "CDR delivered"
-            if cdrs is None
-            else "no CDR"
-        )
+        mos = f"MOS {cdr['mos_avg'] or 'not measured'}" if cdr else "CDR delivered" if cdrs is None else "no CDR"
         mark = "" if right else "  <- not as planned"
         print(f"{outcome.kind:13} {outcome.status} ended by {outcome.ended_by:7} {mos}{mark}", file=output)
     return 1 if wrong else 0

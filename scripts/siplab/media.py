@@ -16,7 +16,7 @@ SAMPLES_PER_PACKET = 160
 CLOCK_HZ = 8000
 PCMA = 8
 RTCP_INTERVAL_S = 1.1
-"""Shorter than RFC 3550 would have it, so that a call of seconds yields several reports; rtpengine keeps one a second."""
+"""Shorter than RFC 3550 has it, so that a call of seconds yields several reports; rtpengine keeps one a second."""
 NTP_EPOCH_S = 2_208_988_800
 
 
@@ -102,9 +102,7 @@ class _Receiver(asyncio.DatagramProtocol):
 class MediaSession:
     """Sockets and sender of one side; ``port`` is even and RTCP is one above."""
 
-    def __init__(
-        self, port: int, rtp: asyncio.DatagramTransport, rtcp: asyncio.DatagramTransport, heard: Reception
-    ):
+    def __init__(self, port: int, rtp: asyncio.DatagramTransport, rtcp: asyncio.DatagramTransport, heard: Reception):
         self.port = port
         self.heard = heard
         self._rtp = rtp
@@ -120,9 +118,7 @@ class MediaSession:
         heard = Reception(drop_every)
         rtp, _ = await loop.create_datagram_endpoint(lambda: _Receiver(heard.take_rtp), ("127.0.0.1", port))
         try:
-            rtcp, _ = await loop.create_datagram_endpoint(
-                lambda: _Receiver(heard.take_rtcp), ("127.0.0.1", port + 1)
-            )
+            rtcp, _ = await loop.create_datagram_endpoint(lambda: _Receiver(heard.take_rtcp), ("127.0.0.1", port + 1))
         except OSError:
             rtp.close()
             raise

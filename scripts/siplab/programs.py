@@ -32,9 +32,7 @@ PORT_SPAN = 200
 def missing_packages() -> list[str]:
     """Return the Debian packages that must be installed first, in order, each once."""
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [
-        package for program, package in NEEDED_PROGRAMS.items() if not shutil.which(program, path=path)
-    ]
+    missing = [package for program, package in NEEDED_PROGRAMS.items() if not shutil.which(program, path=path)]
     if "kamailio" in missing:
         return sorted({*missing, *NEEDED_MODULES.values()})
     for folder in (MODULES, *Path("/usr/lib").glob("*/kamailio/modules")):

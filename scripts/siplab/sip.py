@@ -135,9 +135,7 @@ class Endpoint(asyncio.DatagramProtocol):
         """Send to the proxy, or to ``addr``."""
         self._transport.sendto(message.encode(), addr or self.proxy)
 
-    def request(
-        self, method: str, dialog: Dialog, branch: str, body: str = "", cseq: int | None = None
-    ) -> Message:
+    def request(self, method: str, dialog: Dialog, branch: str, body: str = "", cseq: int | None = None) -> Message:
         """Build a request of ``dialog``."""
         headers = [
             ("Via", f"SIP/2.0/UDP 127.0.0.1:{self.port};branch={branch}"),
@@ -233,9 +231,7 @@ class Caller(Endpoint):
         dialog.remote = last.one("To")
         if last.status < 300:
             dialog.target = uri_of(last.one("Contact"))
-            dialog.routes = [
-                r.strip() for value in reversed(last.all("Record-Route")) for r in value.split(",")[::-1]
-            ]
+            dialog.routes = [r.strip() for value in reversed(last.all("Record-Route")) for r in value.split(",")[::-1]]
             branch = new_branch()
         self.send(self.request("ACK", dialog, branch))
         return dialog, last
@@ -245,9 +241,7 @@ class Caller(Endpoint):
         return await self.final(self.request("CANCEL", dialog, branch), branch)
 
 
-def reply(
-    request: Message, status: int, reason: str, *, tag: str = "", body: str = "", port: int = 0
-) -> Message:
+def reply(request: Message, status: int, reason: str, *, tag: str = "", body: str = "", port: int = 0) -> Message:
     """Return a response to ``request``."""
     to = request.one("To")
     if tag and not tag_of(to):
@@ -290,9 +284,7 @@ class Callee(Endpoint):
             self.send(reply(request, 200, "OK"), addr)
             self.dialogs[call_id].ended.set()
 
-    def _answer(
-        self, invite: Message, addr: tuple[str, int], status: int, reason: str, media_port: int = 0
-    ) -> Message:
+    def _answer(self, invite: Message, addr: tuple[str, int], status: int, reason: str, media_port: int = 0) -> Message:
         call_id = invite.one("Call-ID")
         body = sdp(media_port) if media_port else ""
         # The dot is deliberate: a tag may hold one, and a CDR must come out right all the same.
