@@ -107,7 +107,7 @@ class Exchange:
             if final.status == 200:
                 far = self._media.pop(dialog.call_id)
                 near.start(sdp_port(final.body), with_rtcp=plan.with_rtcp)
-                await self._talk(plan, dialog, near, far, outcome)
+                await self._talk(plan, dialog, near=near, far=far, outcome=outcome)
             return outcome
         finally:
             await near.stop()
@@ -115,15 +115,8 @@ class Exchange:
                 await far.stop()
 
     async def _talk(
-        self,
-        plan: Plan,
-        dialog: Dialog,
-        final: Message,
-        near: MediaSession,
-        far: MediaSession,
-        outcome: Outcome,
+        self, plan: Plan, dialog: Dialog, *, near: MediaSession, far: MediaSession, outcome: Outcome
     ) -> None:
-        near.start(sdp_port(final.body), with_rtcp=plan.with_rtcp)
         far.start(sdp_port(self.callee.invites[dialog.call_id].body), with_rtcp=plan.with_rtcp)
         await asyncio.sleep(plan.talk_s)
         # Silence first: what rtpengine says now is what it will still say when Kamailio asks on BYE.
