@@ -1,0 +1,195 @@
+"""Real calls through a real Kamailio and rtpengine: their CDRs say what happened and what rtpengine measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ledger.cdr import Observer, ReleasedBy
+from telephony.kamailio import parse_cdr
+from telephony.source import SourceQuality, SourceReading
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "sip-lab"
+sys.path.insert(0, str(SCRIPT.parent))
+
+from siplab.lab import main  # noqa: E402 - found through the line above
+from siplab.programs import missing_packages  # noqa: E402
+
+MISSING = missing_packages()
+
+needs_programs = pytest.mark.skipif(bool(MISSING), reason=f"Debian packages missing: {' '.join(MISSING)}")
+
+
+def run_lab(folder: Path, *options: str) -> dict[str, list[dict[str, object]]]:
+    """Run the lab once and return what it wrote; its output is shown when it fails."""
+    out = folder / "lab.json"
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "--out", out, "--keep-logs", folder / "logs", *options],
+        capture_output=True,
+        text=True,
+        timeout=80,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, object]]]:
+    """One run of the lab; its sink answers 503 once, so that delivery is seen to try again."""
+    return run_lab(tmp_path_factory.mktemp("lab"), "--sink-refuses", "1")
+
+
+def calls_of(lab: dict, kind: str) -> list[tuple[dict, object]]:
+    """Return each call of a kind with its CDR, parsed."""
+    cdrs = {cdr["call_id"]: parse_cdr(cdr) for cdr in lab["cdrs"]}
+    return [(call, cdrs[call["call_id"]]) for call in lab["calls"] if call["kind"] == kind]
+
+
+def quality_of(rtpengine: dict, label: str, observer: Observer) -> SourceQuality:
+    """Return what rtpengine itself answered about one label, in our units."""
+    (tag,) = (tag for tag in rtpengine["tags"].values() if tag["label"] == label)
+    heard = rtpengine["SSRC"][str(tag["medias"][0]["streams"][0]["SSRC"])]
+
+    def reading(name: str) -> SourceReading:
+        figures = heard[name]
+        at_s = figures.get("reported at")
+        return SourceReading(
+            figures["MOS"] * 100,
+            figures["round-trip time"],
+            figures["jitter"] * 1000,
+            figures["packet loss"] * 10_000,
+            None if at_s is None else (at_s - rtpengine["created"]) * 1000,
+        )
+
+    samples = heard["average MOS"]["samples"]
+    return SourceQuality(observer, samples, reading("average MOS"), reading("lowest MOS"), reading("highest MOS"))
+
+
+@pytest.mark.system
+@needs_programs
+def test_every_call_has_one_cdr(lab):
+    """Nothing is lost and nothing comes twice, though the first post was turned away."""
+    assert sorted(cdr["call_id"] for cdr in lab["cdrs"]) == sorted(call["call_id"] for call in lab["calls"])
+
+
+@pytest.mark.system
+@needs_programs
+def test_mos_is_rtpengines_own(lab):
+    """For both observers, every figure of the CDR equals rtpengine's answer just before BYE."""
+    answered = calls_of(lab, "answered")
+    assert len(answered) == 2
+    for call, parsed in answered:
+        caller = quality_of(call["rtpengine"], "A", Observer.CALLER)
+        callee = quality_of(call["rtpengine"], "B", Observer.CALLEE)
+        assert parsed.qualities[1:] == (caller, callee)
+        both = parsed.qualities[0].average.mos_milli
+        assert both == (caller.average.mos_milli + callee.average.mos_milli) // 200 * 100
+
+
+@pytest.mark.system
+@needs_programs
+def test_loss_is_heard_where_it_happened(lab):
+    """Label A is what A heard: the caller that lost packets has the lower MOS."""
+    (_, clean), (_, lossy) = calls_of(lab, "answered")
+    assert clean.qualities[1].average.loss_ppm == 0
+    assert lossy.qualities[1].average.loss_ppm >= 10_000
+    assert lossy.qualities[1].average.mos_milli < lossy.qualities[2].average.mos_milli
+
+
+@pytest.mark.system
+@needs_programs
+def test_counters_and_release(lab):
+    """Packets and payload octets are those the user agents sent; who hung up is known."""
+    for call, parsed in calls_of(lab, "answered") + calls_of(lab, "without-rtcp"):
+        assert (parsed.caller_packets, parsed.caller_octets) == (call["caller_packets"], 160 * call["caller_packets"])
+        assert (parsed.callee_packets, parsed.callee_octets) == (call["callee_packets"], 160 * call["callee_packets"])
+        assert (parsed.released_by.name.lower(), parsed.q850_cause) == (call["ended_by"], 16)
+        assert (parsed.from_tag, parsed.to_tag, parsed.codec) == (call["from_tag"], call["to_tag"], "PCMA")
+        assert parsed.setup_ms < parsed.answer_ms < parsed.end_ms
+
+
+@pytest.mark.system
+@needs_programs
+def test_no_rtcp_no_mos(lab):
+    """Media without receiver reports: a call like any other, but nothing measured."""
+    ((call, parsed),) = calls_of(lab, "without-rtcp")
+    assert (parsed.sip_code, parsed.qualities, call["rtpengine"]["SSRC"]) == (200, (), {})
+
+
+@pytest.mark.system
+@needs_programs
+@pytest.mark.parametrize(
+    ("kind", "code", "by"), [("busy", 486, ReleasedBy.CALLEE), ("cancelled", 487, ReleasedBy.CALLER)]
+)
+def test_failed_calls(lab, kind, code, by):
+    """Busy and cancelled calls have a CDR with the code, and no answer."""
+    ((_, parsed),) = calls_of(lab, kind)
+    assert (parsed.sip_code, parsed.released_by, parsed.answer_ms, parsed.qualities) == (code, by, 0, ())
+    assert parsed.end_ms > parsed.setup_ms
+
+
+def processes_under(folder: Path) -> list[str]:
+    """Return the command lines of living Kamailio and rtpengine processes that name ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        except OSError:
+            continue
+        if str(folder) in line and "--keep-logs" not in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.system
+@needs_programs
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_leaves_nothing(tmp_path, number):
+    """Stopped in the middle of its calls, it ends all that it started."""
+    logs = tmp_path / "logs"
+    lab = subprocess.Popen(
+        [sys.executable, SCRIPT, "--keep-logs", logs], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while not (logs / "kamailio.log").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1)
+        assert processes_under(logs) != []
+    finally:
+        os.kill(lab.pid, number)
+        _, errors = lab.communicate(timeout=20)
+    assert (lab.returncode, errors) == (130, "sip-lab: interrupted; everything it started has been ended\n")
+    assert processes_under(logs) == []
+
+
+def test_missing_programs_are_named(monkeypatch, capsys):
+    """Without the programs it says what to install, and exits 2."""
+    monkeypatch.setattr("siplab.lab.missing_packages", lambda: ["kamailio", "rtpengine-daemon"])
+    assert main([]) == 2
+    assert "apt-get install kamailio rtpengine-daemon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--calls", "0"], "--calls: 1 to 100"),
+        (["--ingest-url", "http://127.0.0.1:1/"], "--ingest-url needs --token"),
+        (["--ingest-url", 'http://"', "--token", "t"], "--ingest-url: no quotes"),
+    ],
+)
+def test_bad_options(options, complaint, capsys):
+    """An option that cannot work is refused before anything starts."""
+    with pytest.raises(SystemExit) as caught:
+        main(options)
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err

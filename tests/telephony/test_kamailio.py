@@ -1,0 +1,305 @@
+"""The Kamailio adapter, on documents that Kamailio wrote and on ones that nobody should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ledger.cdr import Observer, ReleasedBy
+from ledger.errors import EncodingError, FieldError, LedgerError
+from telephony.kamailio import (
+    BODY_BYTES_MAX,
+    CDRS_PER_BODY_MAX,
+    decimal_seconds_to_ms,
+    decode_body,
+    parse_cdr,
+)
+from telephony.source import SourceQuality, SourceReading
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SAMPLES = [json.loads(line) for line in (FIXTURES / "kamailio-5.6.3-acc_json-cdr.jsonl").read_text().splitlines()]
+RUN = json.loads((FIXTURES / "sip-lab-run.json").read_text())
+KINDS = {call["call_id"]: call for call in RUN["calls"]}
+
+
+def recorded(kind: str, index: int = 0) -> dict[str, str]:
+    """Return the index-th recorded CDR of a kind of call."""
+    return [cdr for cdr in RUN["cdrs"] if KINDS[cdr["call_id"]]["kind"] == kind][index]
+
+
+def minimal(**changes: str) -> dict[str, str]:
+    """Return the smallest CDR of an answered call, with changes."""
+    required = {"call_id": "c", "from_tag": "f", "start_time": "10.5", "end_time": "12.75", "sip_code": "200"}
+    return {**required, **changes}
+
+
+def test_older_sample_with_rtcp():
+    """Every figure of the first sample lands where it belongs."""
+    call = parse_cdr(SAMPLES[0])
+    assert (call.call_id, call.from_tag, call.to_tag) == ("lab-93d9a7d382a0@127.0.0.1", "fe6f1a6b3", "")
+    assert (call.caller, call.callee) == ("sip:+442071838750@lab.test", "sip:+12025550123@lab.test")
+    assert (call.setup_ms, call.answer_ms, call.end_ms) == (1795231127000, 1795231128494, 1795231134521)
+    assert (call.sip_code, call.released_by, call.source_address) == (200, ReleasedBy.CALLER, "127.0.0.1")
+    assert (call.caller_packets, call.callee_octets, call.codec, call.invite_cseq) == (None, None, "", 0)
+    both, caller, callee = call.qualities
+    assert both == SourceQuality(
+        Observer.BOTH,
+        4,
+        SourceReading(4300, 274, 8000, 0, None),
+        SourceReading(4300, None, None, None, 3000),
+        SourceReading(4400, None, None, None, None),
+    )
+    assert (caller.observer, caller.average) == (Observer.CALLER, SourceReading(4400, None, None, 0, None))
+    assert (callee.observer, callee.average) == (
+        Observer.CALLEE,
+        SourceReading(4300, None, 12000, 10000, None),
+    )
+
+
+def test_round_trip_is_in_microseconds():
+    """The CDR's average is that of the two round trips in rtpengine's own answer, which are microseconds."""
+    query = json.loads((FIXTURES / "rtpengine-10.5.3-query.json").read_text())
+    trips = [ssrc["average MOS"]["round-trip time"] for ssrc in query["SSRC"].values()]
+    assert parse_cdr(SAMPLES[0]).qualities[0].average.rtt_us == sum(trips) // len(trips)
+
+
+def test_older_samples_without_quality():
+    """No RTCP and no answer both mean no quality; the attempt's start is never after its end."""
+    silent, busy = parse_cdr(SAMPLES[1]), parse_cdr(SAMPLES[2])
+    assert (silent.qualities, silent.sip_code, silent.answer_ms) == ((), 200, 1795231137934)
+    assert (busy.qualities, busy.sip_code, busy.answer_ms) == ((), 486, 0)
+    assert (busy.setup_ms, busy.end_ms, busy.released_by) == (1795231142000, 1795231142365, ReleasedBy.CALLEE)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_recorded_call_with_rtcp(index):
+    """Counters lose the RTP headers, the hang-up is told by tag, the setup time has milliseconds."""
+    document, call = recorded("answered", index), parse_cdr(recorded("answered", index))
+    facts = KINDS[call.call_id]
+    assert (call.caller_packets, call.callee_packets) == (facts["caller_packets"], facts["callee_packets"])
+    assert call.caller_octets == 160 * facts["caller_packets"]
+    assert call.callee_octets == 160 * facts["callee_packets"]
+    assert (call.codec, call.invite_cseq, call.q850_cause) == ("PCMA", 1, 16)
+    assert (call.from_tag, call.to_tag) == (facts["from_tag"], facts["to_tag"])
+    assert call.released_by.name.lower() == facts["ended_by"]
+    assert call.setup_ms == int(document["setup_time"].replace(".", "")[:13])
+    assert [quality.observer for quality in call.qualities] == [
+        Observer.BOTH,
+        Observer.CALLER,
+        Observer.CALLEE,
+    ]
+
+
+def test_recorded_loss_is_the_callers():
+    """In the call whose caller lost every twentieth packet, the caller's ear has the loss."""
+    _, caller, callee = parse_cdr(recorded("answered", 1)).qualities
+    assert caller.average.loss_ppm >= 30_000
+    assert callee.average.loss_ppm == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "released_by"),
+    [("busy", 486, ReleasedBy.CALLEE), ("cancelled", 487, ReleasedBy.CALLER)],
+)
+def test_recorded_failures(kind, code, released_by):
+    """A failed attempt has its code, no answer, and the moment of its final response as end."""
+    document, call = recorded(kind), parse_cdr(recorded(kind))
+    assert (call.sip_code, call.released_by, call.answer_ms) == (code, released_by, 0)
+    assert call.end_ms == int(document["final_time"].replace(".", "")[:13])
+    assert 0 < call.end_ms - call.setup_ms < 5000
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ms"),
+    [
+        ("0", 0),
+        ("1795231128.494", 1795231128494),
+        ("1795231128.4949", 1795231128494),
+        ("7.5", 7500),
+        ("7.05", 7050),
+    ],
+)
+def test_decimal_seconds(text, time_ms):
+    assert decimal_seconds_to_ms(text, "t") == time_ms
+
+
+@given(st.integers(0, 4_102_444_799_999))
+def test_decimal_seconds_are_exact(time_ms):
+    """Every millisecond to the end of 2099 survives, which a float of seconds would not promise."""
+    assert decimal_seconds_to_ms(f"{time_ms // 1000}.{time_ms % 1000:03}", "t") == time_ms
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1e9", "1.", ".5", " 1", "1,5", "\u0661", "99999999999", "9999999999", "nan"]
+)
+def test_no_time(text):
+    with pytest.raises(FieldError) as caught:
+        decimal_seconds_to_ms(text, "start_time")
+    assert caught.value.where == "start_time"
+
+
+@pytest.mark.parametrize("name", ["call_id", "from_tag", "start_time", "end_time"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_required_field_missing(name, value):
+    """The error names the field and says whether it was empty or not there."""
+    document = minimal()
+    if value is None:
+        del document[name]
+    else:
+        document[name] = value
+    with pytest.raises(FieldError) as caught:
+        parse_cdr(document)
+    assert caught.value.where == name
+    assert caught.value.actual == ("no such field" if value is None else "an empty string")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mos_avg", "0.9"),
+        ("mos_avg", "5.1"),
+        ("mos_avg", "good"),
+        ("mos_avg", "44"),
+        ("sip_code", "99"),
+        ("sip_code", "700"),
+        ("sip_code", "OK"),
+        ("cseq", "4294967296"),
+        ("packets_a", "1.5"),
+        ("end_time", "10.499"),
+        ("setup_time", "12.0"),
+        ("final_time", "x"),
+    ],
+)
+def test_field_out_of_bounds(name, value):
+    """Each bad value is refused by name."""
+    document = minimal(**{name: value})
+    if name == "final_time":
+        document["sip_code"] = "486"
+    with pytest.raises(FieldError) as caught:
+        parse_cdr(document)
+    assert caught.value.where == name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("loss_avg", "101"), ("jitter_avg", "-2"), ("rtt_avg", "x"), ("mos_samples", "1.0")]
+)
+def test_reading_out_of_bounds(name, value):
+    with pytest.raises(FieldError) as caught:
+        parse_cdr(minimal(mos_avg="4.3", **{name: value}))
+    assert caught.value.where == name
+
+
+def test_octets_that_cannot_hold_the_headers():
+    with pytest.raises(FieldError, match="at least 12 for each of 10 packets"):
+        parse_cdr(minimal(packets_a="10", octets_a="119"))
+
+
+def test_text_that_was_not_utf8_is_unknown():
+    """acc_json's stand-in is no number and no URI; the raw document keeps it."""
+    call = parse_cdr(minimal(**{"from": "NON-UTF8", "mos_avg": "NON-UTF8"}))
+    assert (call.caller, call.qualities) == ("", ())
+    assert "NON-UTF8" in call.raw
+
+
+def test_unknown_fields_are_kept_in_raw_only():
+    call = parse_cdr(minimal(site="Wien"))
+    assert json.loads(call.raw) == minimal(site="Wien")
+    assert parse_cdr(minimal()).call_id == call.call_id
+
+
+def test_dialog_that_ran_out():
+    """Answered, no BYE: nobody hung up, and no quality was read."""
+    call = parse_cdr(minimal())
+    assert (call.answer_ms, call.end_ms, call.released_by) == (10500, 12750, ReleasedBy.NETWORK)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ('Q.850;cause=16;text="Normal"', 16),
+        ("SIP;cause=200, q.850 ;cause=31", 31),
+        ("SIP;cause=600", 0),
+        ("Q.850;cause=999", 0),
+        ("Q.850;cause=1600", 0),
+        ("", 0),
+    ],
+)
+def test_q850_cause(reason, cause):
+    assert parse_cdr(minimal(reason=reason)).q850_cause == cause
+
+
+def test_body_of_one_and_of_many():
+    one, many = json.dumps(SAMPLES[0]).encode(), json.dumps(SAMPLES).encode()
+    assert decode_body(one) == SAMPLES[:1]
+    assert decode_body(many) == SAMPLES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b" " * (BODY_BYTES_MAX + 1),
+        b"[" + b"1," * CDRS_PER_BODY_MAX + b"1]",
+    ],
+)
+def test_body_refused(body):
+    with pytest.raises(EncodingError):
+        decode_body(body)
+
+
+@pytest.mark.parametrize("document", [None, [], "x", 7, {"a": 1}, {"a": None}, {"a": "\ud800"}, {"\ud800": "a"}])
+def test_no_document(document):
+    with pytest.raises(FieldError):
+        parse_cdr(document)
+
+
+def test_document_too_long():
+    with pytest.raises(FieldError, match="too long"):
+        parse_cdr(minimal(ruri="x" * 65_536))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+NAMES = st.sampled_from(sorted({*SAMPLES[0], *RUN["cdrs"][0]}))
+ALMOST = st.text(alphabet="0123456789.:-e ", max_size=14) | st.text(max_size=5) | st.just("NON-UTF8")
+
+
+def outcome(document: object) -> str:
+    """Return how parsing ended; anything but a LedgerError gets out."""
+    try:
+        return type(parse_cdr(document)).__name__
+    except LedgerError as error:
+        return type(error).__name__
+
+
+@given(JSON)
+def test_arbitrary_json_is_refused_in_order(document):
+    """No JSON value is a CDR by chance, and none raises anything but a FieldError."""
+    assert outcome(document) == "FieldError"
+
+
+@given(st.dictionaries(NAMES, ALMOST, max_size=6))
+def test_damaged_cdr_never_crashes(changes):
+    """A real CDR with a few fields spoilt is parsed or refused."""
+    assert outcome({**recorded("answered"), **changes}) in {"SourceCall", "FieldError"}
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_never_crash(body):
+    """Any body is a list of documents, or refused as an encoding."""
+    try:
+        found = len(decode_body(body))
+    except EncodingError:
+        found = 1
+    assert 1 <= found <= CDRS_PER_BODY_MAX
