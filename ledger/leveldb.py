@@ -20,13 +20,17 @@ import fcntl
 import os
 import shutil
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import plyvel
+if sys.version_info >= (3, 12):
+    import plyvel_next as plyvel
+else:
+    import plyvel
 
 from ledger.errors import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
 from ledger.segments import FREE_ROOM, FULL, REPAIR, Segments, from_os, sync_directory, write_all
@@ -263,9 +267,7 @@ class LevelStore(Store):
                     except plyvel.Error as error:
                         raise _from_leveldb(error, self._path / "db") from error
                     except RuntimeError as error:
-                        raise StoreError(
-                            "the store was closed during a scan", where=str(self._path)
-                        ) from error
+                        raise StoreError("the store was closed during a scan", where=str(self._path)) from error
                 yield from portion
                 if len(portion) < SCAN_ROWS:
                     return
@@ -439,9 +441,7 @@ def _check_room(path: Path, size: int) -> None:
     disk = os.statvfs(path)
     free = disk.f_bavail * disk.f_frsize
     if free < size:
-        raise StoreFull(
-            "the disk is full", where=str(path), expected=f"{size} bytes free", actual=free, hint=FREE_ROOM
-        )
+        raise StoreFull("the disk is full", where=str(path), expected=f"{size} bytes free", actual=free, hint=FREE_ROOM)
 
 
 def _from_leveldb(error: plyvel.Error, where: Path) -> StoreError:

@@ -151,17 +151,13 @@ def consistency_proof(leaf_hashes: Sequence[bytes], old_size: int) -> list[bytes
     return path
 
 
-def verify_consistency(
-    old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]
-) -> None:
+def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> None:
     """Check that the tree of ``old_size`` leaves is the beginning of the tree of ``new_size``.
 
     Raises InvalidProof, saying which of sizes, path length, hash length or roots does not fit.
     """
     if not 0 <= old_size <= new_size:
-        raise InvalidProof(
-            "a tree cannot shrink", where="old_size", expected=f"0 to {new_size}", actual=old_size
-        )
+        raise InvalidProof("a tree cannot shrink", where="old_size", expected=f"0 to {new_size}", actual=old_size)
     _check_hashes([old_root, new_root, *path])
     if old_size in {0, new_size}:
         if path:

@@ -183,9 +183,7 @@ def verify_state_proof(root: bytes, path: bytes, value: bytes | None, proof: Sta
         raise InvalidProof("the way is too long", where="siblings", expected=f"<= {DEPTH_MAX}", actual=depth)
     for sibling in proof.siblings:
         if len(sibling) != len(EMPTY_HASH):
-            raise InvalidProof(
-                "a hash has the wrong length", where="siblings", expected=32, actual=len(sibling)
-            )
+            raise InvalidProof("a hash has the wrong length", where="siblings", expected=32, actual=len(sibling))
     node = _hash_at_end(path, value, proof)
     bits = int.from_bytes(path, "big") >> (DEPTH_MAX - depth)
     for sibling in reversed(proof.siblings):

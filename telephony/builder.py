@@ -14,8 +14,6 @@ import secrets
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from ledger.models.tables import CODECS, NETWORK_FACTORS, Codec
-
 from ledger.cdr import (
     Band,
     Boundary,
@@ -35,6 +33,7 @@ from ledger.cdr import (
 from ledger.commitment import PRIVATE_FIELDS, PrivatePart, make_private_part, party_commitment
 from ledger.errors import ConfigError
 from ledger.models import carbon, energy, rtpengine
+from ledger.models.tables import CODECS, NETWORK_FACTORS, Codec
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 _E164: Final = re.compile(r"(?:sips?|tel):(\+[1-9][0-9]{6,14})(?:[@;].*)?", re.ASCII | re.IGNORECASE)

@@ -137,10 +137,7 @@ def test_an_inclusion_proof_proves_nothing_else(size: int, data: st.DataObject) 
         (hashes[index][:-1], index, size, path, root),
         (hashes[index], index, size, path, b""),
         *((hashes[index], index, size, path[:i] + path[i + 1 :], root) for i in range(len(path))),
-        *(
-            (hashes[index], index, size, [*path[:i], bytes(32), *path[i + 1 :]], root)
-            for i in range(len(path))
-        ),
+        *((hashes[index], index, size, [*path[:i], bytes(32), *path[i + 1 :]], root) for i in range(len(path))),
         *((hashes[index], index, size, [*path[:i], b"", *path[i + 1 :]], root) for i in range(len(path))),
     ]
     for case in wrong:
@@ -189,9 +186,7 @@ def test_a_proof_that_does_not_exist_is_refused() -> None:
             merkle.consistency_proof(leaves_of(3), old_size)
 
 
-@given(
-    st.integers(-1, 2**64), st.integers(-1, 2**64), st.lists(st.binary(min_size=32, max_size=32), max_size=70)
-)
+@given(st.integers(-1, 2**64), st.integers(-1, 2**64), st.lists(st.binary(min_size=32, max_size=32), max_size=70))
 def test_arbitrary_proofs_are_refused_without_fault(a: int, b: int, path: list[bytes]) -> None:
     with pytest.raises(InvalidProof):
         merkle.verify_inclusion(bytes(32), a, b, path, merkle.EMPTY_ROOT)

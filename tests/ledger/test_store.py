@@ -118,16 +118,12 @@ def test_scan_sees_the_moment_it_was_asked_for(store: Store) -> None:
     rows = [(height_key(height), b"old") for height in range(1000)]
     store.write(WriteBatch(puts=rows))
     scan = store.scan(*space_range(Space.HEIGHT))
-    store.write(
-        WriteBatch(puts=[(height_key(500), b"new"), (height_key(501), None), (height_key(2000), b"")])
-    )
+    store.write(WriteBatch(puts=[(height_key(500), b"new"), (height_key(501), None), (height_key(2000), b"")]))
     assert list(scan) == rows
 
 
 def test_drop_range_drops_whole_minutes(store: Store) -> None:
-    rows = [
-        (record_key_row(minute, n.to_bytes(2, "big")), bytes(16)) for minute in range(5) for n in range(300)
-    ]
+    rows = [(record_key_row(minute, n.to_bytes(2, "big")), bytes(16)) for minute in range(5) for n in range(300)]
     store.write(WriteBatch(puts=[*rows, (meta("a"), b"1")]))
     store.drop_range(record_key_row(1), record_key_row(4))
     assert list(store.scan(*space_range(Space.RECORD))) == rows[:300] + rows[-300:]
