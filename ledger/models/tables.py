@@ -61,10 +61,7 @@ class Codec(NamedTuple):
     def is_ratable(self) -> bool:
         """Whether the E-model can rate it: narrowband, both values known, grade A or B."""
         return (
-            self.grade in {"A", "B"}
-            and self.band == "N"
-            and self.ie_milli is not None
-            and self.bpl_milli is not None
+            self.grade in {"A", "B"} and self.band == "N" and self.ie_milli is not None and self.bpl_milli is not None
         )
 
 
@@ -198,9 +195,7 @@ def load_idd_milli() -> tuple[int, ...]:
 CODECS: Final[Mapping[int, Codec]] = MappingProxyType(_load_codecs())
 """The codec registry by row."""
 
-NETWORK_FACTORS: Final[Mapping[tuple[EnergyMethod, Boundary], NetworkFactor]] = MappingProxyType(
-    _load_factors()
-)
+NETWORK_FACTORS: Final[Mapping[tuple[EnergyMethod, Boundary], NetworkFactor]] = MappingProxyType(_load_factors())
 """Network energy by (method, boundary); ``metered`` has none, its figure is what the meter said."""
 
 _intensity, _bases = _load_grids()

@@ -14,9 +14,7 @@ from ledger.models import emodel
 from ledger.models.tables import CODECS
 
 ROOT = Path(__file__).resolve().parents[3]
-VECTORS = list(
-    csv.DictReader((ROOT / "tests" / "vectors" / "g107.csv").read_text(encoding="ascii").splitlines())
-)
+VECTORS = list(csv.DictReader((ROOT / "tests" / "vectors" / "g107.csv").read_text(encoding="ascii").splitlines()))
 
 
 def float_idd(ta_ms):
@@ -104,9 +102,7 @@ def test_integer_model_follows_the_floating_model(codec, expected, lost_ppm, eve
     lost = expected * lost_ppm // 10**6
     events = max(1, lost * events_ppm // 10**6) if lost else 0
     burst_milli = emodel.burst_ratio_milli(lost, expected, events)
-    r = emodel.r_milli_unclamped(
-        codec.ie_milli, codec.bpl_milli, lost, expected, burst_milli, one_way_us=one_way_us
-    )
+    r = emodel.r_milli_unclamped(codec.ie_milli, codec.bpl_milli, lost, expected, burst_milli, one_way_us=one_way_us)
     oracle = float_r(
         codec.ie_milli / 1000,
         codec.bpl_milli / 1000,
@@ -175,7 +171,5 @@ def test_rate_clamps_r_at_zero():
     ],
 )
 def test_what_contradicts_itself_is_unratable(lost, expected, loss_events, one_way_us):
-    rated = emodel.rate(
-        0, 4_300, lost=lost, expected=expected, loss_events=loss_events, one_way_us=one_way_us
-    )
+    rated = emodel.rate(0, 4_300, lost=lost, expected=expected, loss_events=loss_events, one_way_us=one_way_us)
     assert rated is None
