@@ -22,7 +22,7 @@ from typing import Final
 
 from ledger.cdr import Boundary, DeviceClass, EnergyMethod
 from ledger.models.rounding import divide_half_up
-from ledger.models.tables import NETWORK_FACTORS
+from ledger.models.tables import NETWORK_FACTORS, NetworkFactor
 
 MJ_PER_KWH: Final = 3_600_000_000
 MJ_PER_MWH: Final = 3_600
@@ -85,17 +85,25 @@ def device_bounds_mj(device_class: DeviceClass, duration_ms: int) -> tuple[int, 
     return least_mw * duration_ms // 1000, -(-most_mw * duration_ms // 1000)
 
 
+def network_coefficients(factor: NetworkFactor) -> tuple[int, int, int]:
+    """Return ``(per_octet, per_ms, divisor)``: energy in mJ is (per_octet x octets + per_ms x ms) / divisor.
+
+    The one form of all methods, so that a rule need not ask which it has before it.
+    """
+    if factor.mwh_per_gb:
+        return factor.mwh_per_gb * MJ_PER_MWH, 0, OCTETS_PER_GB
+    # nJ/bit x 8 x octets are nanojoules; milliwatts x milliseconds are microjoules.
+    return 8 * factor.nj_per_bit, 1000 * factor.base_mw, 1_000_000
+
+
 def network_mj(method: EnergyMethod, boundary: Boundary, octets: int, duration_ms: int) -> int:
     """Return network energy in millijoules by the method and boundary a record names.
 
     octets: both directions together. duration_ms: talk time, 0 for a call that was not answered.
     Raises KeyError where the tables have no such method and boundary (``metered`` never has).
     """
-    base_mw, mwh_per_gb, nj_per_bit = NETWORK_FACTORS[method, boundary]
-    if mwh_per_gb:
-        return divide_half_up(octets * mwh_per_gb * MJ_PER_MWH, OCTETS_PER_GB)
-    # milliwatts x milliseconds are microjoules; 8 nJ/bit x octets are nanojoules.
-    return divide_half_up(1000 * base_mw * duration_ms + 8 * nj_per_bit * octets, 1_000_000)
+    per_octet, per_ms, divisor = network_coefficients(NETWORK_FACTORS[method, boundary])
+    return divide_half_up(per_octet * octets + per_ms * duration_ms, divisor)
 
 
 def total_mj(device_mj: int, network_mj: int, server_mj: int, pue_milli: int) -> int:

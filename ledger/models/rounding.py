@@ -12,4 +12,5 @@ def divide_half_up(numerator: int, denominator: int) -> int:
     numerator: >= 0; denominator: > 0. Neither is checked: this runs several times for each record, and
     every caller passes quantities whose bounds are checked when a record is decoded.
     """
-    return (2 * numerator + denominator) // (2 * denominator)
+    # An odd denominator has no halves to round up, so dropping half of its last unit changes nothing.
+    return (numerator + (denominator >> 1)) // denominator
