@@ -1,0 +1,38 @@
+"""Structured logs: one event with fields, readable on a terminal, JSON for machines. Never a private field.
+
+Source: docs/operations.md, "Logs".
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+
+def set_up_logs(level: str, form: str) -> None:
+    """Send every event of ``level`` and above to standard error, as ``text`` or ``json``; ``auto``: by terminal."""
+    is_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
+    renderer: Any = (
+        structlog.processors.JSONRenderer() if is_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_log(name: str) -> Any:
+    """Return a logger whose events carry ``part=name``."""
+    return structlog.get_logger().bind(part=name)
