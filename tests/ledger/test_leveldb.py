@@ -130,9 +130,7 @@ def test_a_segment_shorter_than_its_tail_is_damage(path: Path) -> None:
 
 @pytest.mark.parametrize("which", [0, 1, -1])
 @pytest.mark.parametrize("fault", ["missing", "short"])
-def test_every_segment_is_checked_at_opening(
-    tmp_path: Path, small_segments: None, which: int, fault: str
-) -> None:
+def test_every_segment_is_checked_at_opening(tmp_path: Path, small_segments: None, which: int, fault: str) -> None:
     store = LevelStore(tmp_path)
     for number in range(10):
         store.write(step(number))
@@ -300,9 +298,7 @@ def test_a_second_opening_names_the_process_that_was_first(path: Path) -> None:
 def test_a_second_process_is_refused(path: Path) -> None:
     store = LevelStore(path)
     code = f"from ledger.leveldb import LevelStore\nLevelStore({str(path)!r})"
-    second = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     store.close()
     assert f"StoreLocked: {path}: process {os.getpid()} has this data directory open" in second.stderr
 
@@ -439,9 +435,7 @@ def test_a_failed_batch_does_not_come_back(
     store = LevelStore(path)
     store._db = FailingDatabase(store._db, reached_the_log, text)
     with pytest.raises(StoreError) as caught:
-        store.write(
-            WriteBatch([(height_key(3), None), (HEAD, b"wrong")], [(tx(3), b"wrong"), (tx(99), b"new")])
-        )
+        store.write(WriteBatch([(height_key(3), None), (HEAD, b"wrong")], [(tx(3), b"wrong"), (tx(99), b"new")]))
     assert type(caught.value) is kind
     check_steps(store, 10)
     store.write(WriteBatch())
