@@ -144,11 +144,7 @@ class LevelStore(Store):
 
     def _own_rows(self) -> dict[bytes, bytes]:
         """Return the rows of the store itself."""
-        try:
-            with self._db.iterator(stop=Space.HEADER.value, verify_checksums=True) as rows:
-                return dict(rows)
-        except plyvel.Error as error:
-            raise _from_leveldb(error, self._path / "db") from error
+        return dict(self._portions(self._db.raw_iterator(verify_checksums=True), b"", Space.HEADER, reverse=False))
 
     def write(self, batch: WriteBatch) -> None:
         """See ``Store.write``."""
@@ -253,21 +249,25 @@ class LevelStore(Store):
             return iter(())
         with self._handle_lock:
             # The iterator sees the database as it is now, whatever is written while it runs.
-            rows = self._database().iterator(start=start, stop=stop, reverse=reverse, verify_checksums=True)
-        return self._portions(rows)
+            rows = self._database().raw_iterator(verify_checksums=True)
+        return self._portions(rows, start, stop, reverse=reverse)
 
-    def _portions(self, rows: Any) -> Iterator[tuple[bytes, bytes]]:
+    def _portions(self, rows: Any, start: bytes, stop: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Yield the rows of a LevelDB iterator, taking some at a time under the handle lock."""
         portion: list[tuple[bytes, bytes]] = []
+        begun = False
         try:
             while True:
                 with self._handle_lock:
                     try:
-                        portion = list(islice(rows, SCAN_ROWS))
+                        if not begun:
+                            _seek(rows, start, stop, reverse=reverse)
+                        portion = list(islice(_take(rows, start, stop, reverse=reverse), SCAN_ROWS))
                     except plyvel.Error as error:
                         raise _from_leveldb(error, self._path / "db") from error
                     except RuntimeError as error:
                         raise StoreError("the store was closed during a scan", where=str(self._path)) from error
+                begun = True
                 yield from portion
                 if len(portion) < SCAN_ROWS:
                     return
@@ -434,6 +434,32 @@ def _open_database(path: Path, *, create: bool) -> Any:
         )
     except plyvel.Error as error:
         raise _from_leveldb(error, path) from error
+
+
+def _seek(rows: Any, start: bytes, stop: bytes, *, reverse: bool) -> None:
+    """Place a raw iterator on the first row of a scan, or nowhere."""
+    if not reverse:
+        rows.seek(start)
+        return
+    rows.seek(stop)
+    if rows.valid():
+        rows.prev()
+    else:
+        rows.seek_to_last()
+
+
+def _take(rows: Any, start: bytes, stop: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the rows within a range from where a raw iterator stands, leaving it behind each row yielded.
+
+    plyvel's own iterator ends a scan in silence where LevelDB finds damage; the raw one asks at every step.
+    """
+    move = rows.prev if reverse else rows.next
+    while rows.valid():
+        row: tuple[bytes, bytes] = rows.item()
+        if not start <= row[0] < stop:
+            return
+        move()
+        yield row
 
 
 def _check_room(path: Path, size: int) -> None:
