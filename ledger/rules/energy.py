@@ -185,8 +185,8 @@ MODULE: Final = RuleModule(
         {
             "none": "A call with talk time and an end device (class other than none) has used energy.",
             "device": (
-                "Device energy is at least the class's least power times the talk time, and at most its "
-                "greatest power times the whole call; 0 for class none."
+                "Device energy is at least the class's least power times the talk time (rounded down), and at most its "
+                "greatest power times the time from setup to end (rounded up); 0 for class none."
             ),
             "boundary": "Table network-1 has a factor for the method and boundary; metered needs none.",
             "network": (

@@ -173,3 +173,29 @@ def test_rate_clamps_r_at_zero():
 def test_what_contradicts_itself_is_unratable(lost, expected, loss_events, one_way_us):
     rated = emodel.rate(0, 4_300, lost=lost, expected=expected, loss_events=loss_events, one_way_us=one_way_us)
     assert rated is None
+
+
+@given(
+    codec=st.sampled_from([codec for codec in CODECS.values() if codec.is_ratable]),
+    received=st.integers(0, 10**6),
+    lost=st.integers(0, 10**6),
+    events=st.integers(1, 10**6),
+    one_way_us=st.integers(0, emodel.ONE_WAY_US_MAX),
+)
+def test_rate_is_the_parts_put_together(codec, received, lost, events, one_way_us):
+    expected = received + lost + 1
+    events = min(events, lost)
+    head = codec.ie_milli, codec.bpl_milli
+    burst_milli = emodel.burst_ratio_milli(lost, expected, events)
+    r = emodel.r_milli_unclamped(*head, lost, expected, burst_milli, one_way_us=one_way_us)
+    rated = emodel.rate(*head, lost=lost, expected=expected, loss_events=events, one_way_us=one_way_us)
+    assert (max(0, r), emodel.mos_milli(r)) == rated
+
+
+def test_looking_mos_up_is_the_cubic():
+    steps = emodel._MOS_STEPS_R_MILLI
+    assert emodel.mos_milli(emodel.R0_MILLI) == emodel.MOS_MILLI_MIN + len(steps)
+    for mos_milli, r_milli in enumerate(steps, emodel.MOS_MILLI_MIN + 1):
+        assert emodel.mos_milli(r_milli - 1) == mos_milli - 1
+        assert emodel.mos_milli(r_milli) == mos_milli
+    assert steps == sorted(steps)

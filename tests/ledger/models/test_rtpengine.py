@@ -1,5 +1,7 @@
 """The rtpengine-10 formula against readings that rtpengine itself gave."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,3 +75,12 @@ def test_reaches_both_ends_of_its_scale():
     assert rtpengine.mos_milli(0, 0, 1_000_000) == rtpengine.MOS_MILLI_MIN
     # R = 3.2: the cubic gives 0.986, rtpengine "no reading".
     assert rtpengine.mos_milli(0, 0, 358_980) == rtpengine.MOS_MILLI_MIN
+
+
+@given(st.integers(0, 3_000_000), st.integers(0, 500_000), st.integers(0, 1_000_000))
+def test_is_exactly_the_formula(rtt_us, jitter_us, loss_ppm):
+    e = rtt_us // 1000 + 2 * (jitter_us // 1000) + 10
+    r = Fraction("93.2") - (Fraction(e, 40) if e < 160 else Fraction(e - 120, 10)) - Fraction(loss_ppm, 4000)
+    cubic = 1 + Fraction("0.035") * r + Fraction("0.000007") * r * (r - 60) * (100 - r)
+    expected = 10 if r <= 0 else max(10, int(10 * cubic))
+    assert expected == rtpengine.mos_x10(rtt_us, jitter_us, loss_ppm)
