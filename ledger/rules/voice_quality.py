@@ -70,8 +70,8 @@ def _compile(parameters: Mapping[str, int], _context: RuleContext) -> Check:
         if r_milli is not None and r_milli > r_max_of[band]:
             return _refuse_r(quality, r_max_of[band])
         duration_ms = record.end_ms - record.setup_ms
-        if quality.samples * 1000 > duration_ms + 1000:
-            most = duration_ms // 1000 + 1
+        most = duration_ms // 1000 + 1
+        if quality.samples > most:
             if quality.observer not in one_observer:
                 most *= 2
             if quality.samples > most:
@@ -105,13 +105,12 @@ def _check_counters(quality: Quality, lost: int, expected: int) -> Violation | N
             f"<= {expected - lost}",
             "The jitter buffer discarded more packets than arrived",
         )
-    most_events = min(lost, expected - lost + 1)
-    if events > most_events:
+    if events > lost or events > expected - lost + 1:
         return Violation(
             f"{_NAME}/loss-events",
             "quality.loss_events",
             events,
-            f"<= {most_events}",
+            f"<= {min(lost, expected - lost + 1)}",
             "There are more runs of lost packets than lost packets, or than arrivals between them",
         )
     if expected and not lost and quality.mean.loss_ppm:
