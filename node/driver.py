@@ -1,0 +1,420 @@
+"""The one driver: owns clock, store and the order of things, and feeds the pure cores.
+
+One task does everything that changes the chain, in turns: take what came in, let the cores decide, write, and only
+then send and answer. While a write is being synced more comes in and shares the next one.
+
+Source: docs/architecture.md, "Pure cores, one driver".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from p2p.gossip import Gossip
+from p2p.messages import Message, Status
+from p2p.sync import Sync
+from p2p.transport import Transport
+
+from consensus.engine import Engine
+from consensus.ready import BlockFinal, DoubleVote, Event, HeadChanged, Ready, TransactionDropped
+from consensus.verdict import Verdict
+from ledger.block import Block, Vote
+from ledger.errors import (
+    EncodingError,
+    InvalidTransaction,
+    LedgerError,
+    StoreError,
+    StoreFull,
+    UnknownParent,
+    UnusableTransaction,
+)
+from ledger.store import Space, Store, WriteBatch
+from ledger.validation import CheckedTransaction, check_in_context
+from node.intake import Submission
+from node.logs import get_log
+
+T = TypeVar("T")
+
+CHECK_BUDGET_S = 0.02
+"""Checking of received transactions gives way to blocks and votes after this long."""
+WRITE_BODIES_MAX = 64
+"""Transactions written in one group: the sync is shared, the wait for it stays short."""
+PROMISES_MAX = 50_000
+"""Transactions whose acceptance or loss is remembered for those who ask."""
+DISK_FULL_RETRY_S = 1.0
+FAR_FUTURE_MS = 60_000
+
+
+def now_ms() -> int:
+    """Return the wall clock in UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start, for the metrics."""
+
+    transactions_stored: int = 0
+    records_stored: int = 0
+    records_final: int = 0
+    records_void: int = 0
+    blocks_sealed: int = 0
+    blocks_final: int = 0
+    votes_cast: int = 0
+    reorganisations: int = 0
+    double_votes: int = 0
+    dropped: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+
+
+class Listener(Protocol):
+    """Who is told of events, in order, after they are durable."""
+
+    def on_event(self, event: Event) -> None:
+        """Take note."""
+
+
+@dataclass(slots=True)
+class _Checked:
+    """A transaction that passed, to be written with the next group."""
+
+    tx: CheckedTransaction
+    raw: bytes
+    submission: Submission | None
+
+
+class Driver:
+    """Runs engine, gossip and sync of one node over one store and one transport."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        gossip: Gossip,
+        sync: Sync,
+        store: Store,
+        check: Callable[[bytes], CheckedTransaction],
+        listener: Listener,
+        status: Callable[[], Status],
+    ) -> None:
+        self.engine = engine
+        self.gossip = gossip
+        self.sync = sync
+        self.counters = Counters()
+        self.accepted: dict[bytes, None] = {}
+        self.dropped: dict[bytes, str] = {}
+        self.failure: StoreError | None = None
+        self.is_disk_full = False
+        self._store = store
+        self._check = check
+        self._listener = listener
+        self._status = status
+        self._transport: Transport | None = None
+        self._inbox: deque[tuple[Message, str]] = deque()
+        self._submissions: deque[Submission] = deque()
+        self._received: deque[tuple[bytes, str, bytes]] = deque()
+        self._wake = asyncio.Event()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._status_sent_ms = 0
+        self._status_final = -1
+        self._log = get_log("driver")
+
+    # -- what others call --------------------------------------------------------------------------------------------
+
+    def attach(self, transport: Transport) -> None:
+        """Use ``transport`` for what is to be sent."""
+        self._transport = transport
+
+    def submit(self, raw: bytes) -> asyncio.Future[None]:
+        """Take in a raw transaction of a submitter; the future ends when it is on disk, or with its error."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._submissions.append(Submission(raw, future))
+        self._wake.set()
+        return future
+
+    def deliver(self, message: Message, peer_id: str) -> None:
+        """Take in a message of a peer."""
+        self._inbox.append((message, peer_id))
+        self._wake.set()
+
+    def peer_up(self, peer_id: str, key_id: bytes) -> None:
+        """Begin with a connection."""
+        self.gossip.peer_up(peer_id, key_id, now_ms=now_ms())
+        self.sync.peer_up(peer_id, now_ms=now_ms())
+        if self._transport is not None:
+            self._transport.send(peer_id, self._status())
+        self._wake.set()
+
+    def peer_down(self, peer_id: str) -> None:
+        """Forget a connection."""
+        self.gossip.peer_down(peer_id, now_ms=now_ms())
+        self.sync.peer_down(peer_id, now_ms=now_ms())
+        self._wake.set()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Drive until cancelled, or until the store fails: then ``failure`` says how, and this returns."""
+        try:
+            while True:
+                await self._wait()
+                await self._turn()
+        except StoreError as error:
+            self.failure = error
+            self._log.error("store failed", error=error.sentence())
+        finally:
+            self._fail_submissions()
+            self._writer.shutdown(wait=True)
+
+    async def _wait(self) -> None:
+        """Sleep until something came in or a core's timer is due."""
+        timers = (self.engine.next_timer_ms(), self.gossip.next_timer_ms(), self.sync.next_timer_ms())
+        due_ms = min((t for t in timers if t is not None), default=now_ms() + FAR_FUTURE_MS)
+        if self._received or self._submissions:
+            due_ms = 0
+        delay_s = (due_ms - now_ms()) / 1000
+        if delay_s > 0 and not self._wake.is_set():
+            try:
+                async with asyncio.timeout(delay_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+        else:
+            await asyncio.sleep(0)
+        self._wake.clear()
+
+    async def _turn(self) -> None:
+        """One turn: inputs, decisions, one durable write, outputs."""
+        self._take_messages()
+        self._handle_timers()
+        self._run_gossip()
+        self._run_sync()
+        checked = self._check_some()
+        ready = self.engine.take_ready()
+        await self._write(ready, checked)
+        self._after_write(ready, checked)
+        self._run_gossip()
+        self._send_status()
+
+    def _take_messages(self) -> None:
+        """Hand messages to gossip and sync; a lie costs its sender."""
+        time_ms = now_ms()
+        while self._inbox:
+            message, peer_id = self._inbox.popleft()
+            try:
+                if self.sync.wants(message):
+                    self.sync.receive(message, peer_id, now_ms=time_ms)
+                else:
+                    self.gossip.receive(message, peer_id, now_ms=time_ms)
+            except LedgerError as error:
+                self._reject(peer_id, error)
+
+    def _handle_timers(self) -> None:
+        time_ms = now_ms()
+        for core in (self.gossip, self.sync, self.engine):
+            due_ms = core.next_timer_ms()
+            if due_ms is not None and due_ms <= time_ms:
+                core.handle_timer(now_ms=time_ms)
+
+    def _run_gossip(self) -> None:
+        """Carry out what gossip decided: send, and hand blocks and votes to the engine."""
+        ready = self.gossip.take_ready()
+        if self._transport is not None:
+            for peer_id, message in ready.sends:
+                self._transport.send(peer_id, message)
+            for peer_id, reason in ready.banned:
+                self._transport.ban(peer_id, reason)
+        self._received.extend((received.raw, received.sender, received.tx_id) for received in ready.transactions)
+        for tx_id in ready.accepted:
+            self._remember(self.accepted, tx_id, None)
+        for block, sender in ready.blocks:
+            self._receive_block(block, sender)
+        for vote, sender in ready.votes:
+            self._receive_vote(vote, sender)
+
+    def _receive_block(self, block: Block, sender: str) -> None:
+        try:
+            if self.engine.receive_block(block, now_ms=now_ms()) is Verdict.ACCEPT:
+                self.gossip.block_accepted(block, sender)
+        except UnknownParent:
+            self.gossip.block_refused(block)
+            self.sync.parent_missing(block, sender, now_ms=now_ms())
+        except StoreError:
+            raise
+        except LedgerError as error:
+            self.gossip.block_refused(block)
+            self._reject(sender, error)
+
+    def _receive_vote(self, vote: Vote, sender: str) -> None:
+        try:
+            if self.engine.receive_vote(vote, now_ms=now_ms()) is Verdict.ACCEPT:
+                self.gossip.vote_accepted(vote, sender, now_ms=now_ms())
+        except LedgerError as error:
+            self._reject(sender, error)
+
+    def _check_some(self) -> list[_Checked]:
+        """Check what was handed in and what came from peers, within the budget of one turn."""
+        checked: list[_Checked] = []
+        deadline = time.monotonic() + CHECK_BUDGET_S
+        is_first = True
+        while (self._submissions or self._received) and len(checked) < WRITE_BODIES_MAX:
+            if not is_first and time.monotonic() > deadline:
+                break
+            is_first = False
+            # Those who wait for an answer and those who relay take turns.
+            if self._submissions:
+                self._check_submission(self._submissions.popleft(), checked)
+            if self._received:
+                self._check_received(*self._received.popleft(), checked)
+        return checked
+
+    def _check_submission(self, submission: Submission, checked: list[_Checked]) -> None:
+        try:
+            tx = self._check(submission.raw)
+            check_in_context(tx, self.engine.head.chain.state, now_ms())
+        except LedgerError as error:
+            submission.done.set_exception(error)
+            return
+        if self.engine.has_transaction(tx.tx_id):
+            submission.done.set_result(None)
+        else:
+            checked.append(_Checked(tx, submission.raw, submission))
+
+    def _check_received(self, raw: bytes, sender: str, tx_id: bytes, checked: list[_Checked]) -> None:
+        try:
+            tx = self._check(raw)
+        except UnusableTransaction:
+            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=now_ms())
+        except (InvalidTransaction, EncodingError) as error:
+            self.gossip.transaction_refused(tx_id, sender, invalid=True, now_ms=now_ms())
+            self._reject(sender, error)
+        else:
+            checked.append(_Checked(tx, raw, None))
+
+    async def _write(self, ready: Ready, checked: list[_Checked]) -> None:
+        """Make one turn durable. A crash before it loses nothing that was promised; after it, nothing at all."""
+        distinct = {c.tx.tx_id: c.raw for c in checked}
+        bodies = [(tx_id, raw) for tx_id, raw in distinct.items() if not self._store.has_body(tx_id)]
+        puts = [*ready.puts, *((Space.PENDING.value + tx_id, b"") for tx_id in distinct)]
+        if bodies:
+            try:
+                await self._write_batch(WriteBatch(puts, bodies))
+            except StoreFull as error:
+                self._refuse(checked, error)
+                await self._write_when_room(ready.puts)
+        elif puts:
+            await self._write_when_room(puts)
+        self.engine.written()
+
+    async def _write_batch(self, batch: WriteBatch) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
+        self.is_disk_full = False
+
+    async def _write_when_room(self, puts: list[tuple[bytes, bytes | None]]) -> None:
+        """Write what the engine decided; with a full disk wait for room, for nothing may be sent before."""
+        while puts:
+            try:
+                return await self._write_batch(WriteBatch(puts, []))
+            except StoreFull as error:
+                self.is_disk_full = True
+                self._log.error("disk full, waiting for room", error=error.sentence())
+                await asyncio.sleep(DISK_FULL_RETRY_S)
+        return None
+
+    def _refuse(self, checked: list[_Checked], error: StoreFull) -> None:
+        """Give back transactions for which there is no room: their submitters keep them, peers offer them again."""
+        self.is_disk_full = True
+        self._log.error("disk full, transactions refused", error=error.sentence(), transactions=len(checked))
+        for c in checked:
+            if c.submission is not None:
+                c.submission.done.set_exception(error)
+            else:
+                self.gossip.transaction_refused(c.tx.tx_id, "", invalid=False, now_ms=now_ms())
+        checked.clear()
+
+    def _after_write(self, ready: Ready, checked: list[_Checked]) -> None:
+        """Send, answer and tell what is durable now."""
+        time_ms = now_ms()
+        for message in ready.messages:
+            if isinstance(message, Block):
+                self.counters.blocks_sealed += 1
+                self.gossip.own_block(message)
+            else:
+                self.counters.votes_cast += 1
+                self.gossip.own_vote(message)
+        self._tell(ready.events)
+        for is_own in (True, False):
+            group = [c for c in checked if (c.submission is not None) is is_own]
+            for c in group:
+                self.engine.add_transaction(c.tx)
+                self.counters.transactions_stored += 1
+                self.counters.records_stored += c.tx.record_count
+            if group:
+                ids, raws = [c.tx.tx_id for c in group], [c.raw for c in group]
+                self.gossip.transactions_stored(ids, own=is_own, now_ms=time_ms, raws=raws)
+        for c in checked:
+            if c.submission is not None and not c.submission.done.done():
+                c.submission.done.set_result(None)
+
+    def _tell(self, events: list[Event]) -> None:
+        """Count events, let gossip forget what needs no spreading any more, and tell the listener."""
+        for event in events:
+            if isinstance(event, BlockFinal):
+                totals = event.block.sealed.header.totals
+                self.counters.blocks_final += 1
+                self.counters.records_final += totals.records
+                self.counters.records_void += totals.void
+                ids = [item.tx_id for item in event.block.body]
+                self.gossip.forget(ids)
+                for tx_id in ids:
+                    self.accepted.pop(tx_id, None)
+            elif isinstance(event, TransactionDropped):
+                self.counters.dropped += 1
+                self.gossip.forget([event.tx_id])
+                self.accepted.pop(event.tx_id, None)
+                self._remember(self.dropped, event.tx_id, event.reason)
+            elif isinstance(event, HeadChanged):
+                self.counters.reorganisations += event.is_reorg
+            elif isinstance(event, DoubleVote):
+                self.counters.double_votes += 1
+                self._log.warning(
+                    "a producer voted twice", key_id=event.second.key_id.hex(), height=event.second.t_height
+                )
+            self._listener.on_event(event)
+
+    def _run_sync(self) -> None:
+        """Carry out what sync decided: send requests, pull bodies, apply blocks in order."""
+        ready = self.sync.take_ready()
+        if self._transport is not None:
+            for peer_id, message in ready.sends:
+                self._transport.send(peer_id, message)
+        del ready
+
+    def _send_status(self) -> None:
+        """Tell peers where this node is, when its final block moved and every few seconds."""
+
+    def _reject(self, peer_id: str, error: LedgerError) -> None:
+        """Charge a peer for a lie."""
+        self.counters.rejected[error.code] = self.counters.rejected.get(error.code, 0) + 1
+        self._log.warning("rejected", peer=peer_id, error=error.sentence())
+        self.gossip.reject(peer_id, error.sentence(), now_ms=now_ms())
+
+    def _fail_submissions(self) -> None:
+        """Tell those who still wait that nothing was stored."""
+        error = self.failure or StoreError("the node is stopping", hint="Keep the records and submit them again")
+        while self._submissions:
+            submission = self._submissions.popleft()
+            if not submission.done.done():
+                submission.done.set_exception(error)
+
+    @staticmethod
+    def _remember(memory: dict[bytes, T], tx_id: bytes, value: T) -> None:
+        memory[tx_id] = value
+        while len(memory) > PROMISES_MAX:
+            del memory[next(iter(memory))]
