@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from p2p.gossip import Gossip
+from p2p.messages import Status
+from p2p.sync import Sync, SyncStatus
+
 from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
 from ledger.crypto import PrivateKey
@@ -23,9 +27,6 @@ from node.driver import Driver, now_ms
 from node.events import EventHub, Subscription
 from node.intake import Packer, RecordRef
 from node.logs import get_log
-from p2p.gossip import Gossip
-from p2p.messages import Status
-from p2p.sync import Sync, SyncStatus
 
 CHAIN_ROW = Space.META.value + b"chain"
 STATES = ("stored", "accepted", "included", "final", "void", "expired")
@@ -320,5 +321,3 @@ def _bind_store(store: Store, chain_id: bytes) -> None:
             actual=f"chain {owner.hex()}",
             hint="Use the genesis file it was started with, or another directory",
         )
-
-

@@ -1,0 +1,142 @@
+"""A node as a process: files, sockets and signals around ``Node``.
+
+Source: docs/operations.md, "Start and stop".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from ledger.errors import ConfigError, StoreError
+from ledger.genesis import Genesis, genesis_from_json
+from ledger.leveldb import LevelStore
+from node.config import Address, NodeConfig
+from node.development import make_development_chain
+from node.driver import now_ms
+from node.keyfile import Token, read_key, read_secret, read_tokens
+from node.logs import get_log
+from node.node import Node
+
+STOP_SECONDS = 5.0
+"""Requests under way get this long to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A node that serves, and where."""
+
+    node: Node
+    api: Address
+    listen: Address
+
+
+def run_node(config: NodeConfig) -> int:
+    """Run a node until SIGTERM or SIGINT; return the exit status. Raises LedgerError where it cannot start."""
+    token = ""
+    if config.dev:
+        made = make_development_chain(config, now_ms())
+        config, token = made.config, made.token
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(_serve(config, token))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config, token))
+
+
+async def _serve(config: NodeConfig, token: str) -> int:
+    log = get_log("ledgerd")
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_node(config) as running:
+        api, listen = f"http://{running.api}", f"ws://{running.listen}"
+        log.info("ready", api=api, listen=listen, chain=running.node.genesis.name, member=running.node.member_id)
+        if token:
+            sys.stdout.write(f"API {api}  token {token}\n")
+            sys.stdout.flush()
+        driver = running.node.task
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({driver, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        failure = running.node.driver.failure
+        if driver.done() and not driver.cancelled() and driver.exception() is not None:
+            raise driver.exception() or AssertionError
+        stopping.cancel()
+        log.info("stopping", reason="signal" if failure is None else failure.sentence())
+    if failure is not None:
+        raise failure
+    return 0
+
+
+@asynccontextmanager
+async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
+    """A node that serves while the context is open. Raises ConfigError or StoreError where it cannot."""
+    genesis = read_genesis(config)
+    if config.key is None:
+        raise ConfigError("a node needs a key", where="--key", hint="Make one with: ledgerctl keygen FILE")
+    key = read_key(config.key, is_dev=config.dev)
+    submit_key = read_key(config.submit_key, is_dev=config.dev) if config.submit_key else None
+    secret = read_secret(config.member_secret) if config.member_secret else None
+    tokens = read_tokens(config.tokens) if config.tokens else []
+    async with AsyncExitStack() as stack:
+        store = LevelStore(config.data)
+        stack.callback(store.close)
+        node = Node(genesis, store, key=key, submit_key=submit_key, member_secret=secret)
+        listen = await _serve_peers(stack, config, node, key)
+        node.start()
+        stack.push_async_callback(node.stop)
+        api = await _serve_api(stack, config, node, tokens)
+        yield Running(node, api, listen)
+
+
+def read_genesis(config: NodeConfig) -> Genesis:
+    """Return the chain's genesis. Raises ConfigError."""
+    if config.genesis is None:
+        raise ConfigError(
+            "which chain?", where="--genesis", hint="Give the chain's genesis.json, or --dev for a chain of your own"
+        )
+    try:
+        data = config.genesis.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(config.genesis)) from None
+    return genesis_from_json(data, where=str(config.genesis))
+
+
+async def listen_on(stack: AsyncExitStack, app: web.Application, address: Address, option: str) -> Address:
+    """Serve ``app``; return the address with the port that was given. Raises ConfigError, as for a port in use."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, address.host, address.port)
+    try:
+        await site.start()
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
+        raise ConfigError(
+            "the port is in use" if in_use else f"cannot listen: {error.strerror}",
+            where=f"{option} {address}",
+            hint="Is another node running? Choose another port, or 0 for a free one" if in_use else "",
+        ) from None
+    return Address(address.host, runner.addresses[0][1])
+
+
+async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, key: object) -> Address:
+    raise NotImplementedError
+
+
+async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, tokens: list[Token]) -> Address:
+    raise NotImplementedError
+
+
+_ = (contextlib, StoreError, Path)
