@@ -53,8 +53,8 @@ class Outcome:
         return asdict(self)
 
 
-def plans(answered: int) -> list[Plan]:
-    """Return the calls of one run: ``answered`` with RTCP, one without, one busy, one cancelled."""
+def plans(answered: int, busy: int = 1) -> list[Plan]:
+    """Return the calls of one run: ``answered`` with RTCP, one without, ``busy`` refused, one cancelled."""
     good = [
         Plan("answered", drop_every=20 if n % 2 else 0, ended_by="callee" if n % 2 else "caller")
         for n in range(answered)
@@ -62,8 +62,8 @@ def plans(answered: int) -> list[Plan]:
     return [
         *good,
         Plan("without-rtcp", with_rtcp=False, talk_s=TALK_WITHOUT_RTCP_S),
-        Plan("busy", callee=BUSY),
         Plan("cancelled", callee=NEVER_ANSWERS),
+        *(Plan("busy", callee=BUSY) for _ in range(busy)),
     ]
 
 

@@ -136,6 +136,15 @@ def test_failed_calls(lab, kind, code, by):
     assert parsed.end_ms > parsed.setup_ms
 
 
+@pytest.mark.system
+@needs_programs
+def test_a_queue_comes_in_batches(tmp_path):
+    """CDRs queue up while the answer is 503; then they come, each once, 50 to a post, past the 100th loop turn."""
+    lab = run_lab(tmp_path, "--calls", "1", "--busy", "130", "--sink-refuses", "4")
+    assert sorted(cdr["call_id"] for cdr in lab["cdrs"]) == sorted(call["call_id"] for call in lab["calls"])
+    assert (sum(lab["batches"]), max(lab["batches"])) == (133, 50)
+
+
 def processes_under(folder: Path) -> list[str]:
     """Return the command lines of living Kamailio and rtpengine processes that name ``folder``."""
     found = []
@@ -183,6 +192,7 @@ def test_missing_programs_are_named(monkeypatch, capsys):
     ("options", "complaint"),
     [
         (["--calls", "0"], "--calls: 1 to 100"),
+        (["--busy", "1001"], "--busy: 1 to 1000"),
         (["--ingest-url", "http://127.0.0.1:1/"], "--ingest-url needs --token"),
         (["--ingest-url", 'http://"', "--token", "t"], "--ingest-url: no quotes"),
     ],
