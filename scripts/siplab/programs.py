@@ -17,10 +17,9 @@ MODULES = Path("/usr/lib/x86_64-linux-gnu/kamailio/modules")
 NEEDED_PROGRAMS = {"kamailio": "kamailio", "rtpengine": "rtpengine-daemon"}
 NEEDED_MODULES = {
     "acc_json.so": "kamailio-extra-modules",
-    "mqueue.so": "kamailio-extra-modules",
     "http_client.so": "kamailio-utils-modules",
     "json.so": "kamailio-json-modules",
-    "jansson.so": "kamailio-json-modules",
+    "jansson.so": "kamailio-extra-modules",
 }
 """What docs/kamailio/kamailio.cfg loads beyond Debian's plain kamailio package, and the package of each."""
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger.models.tables import CODECS, INTENSITY_MG_PER_KWH
 
 from ledger.cdr import (
     Boundary,
@@ -26,6 +25,7 @@ from ledger.codec import decode, encode
 from ledger.commitment import check_field, party_commitment, prove_field
 from ledger.errors import ConfigError
 from ledger.models import carbon, energy, rtpengine
+from ledger.models.tables import CODECS, INTENSITY_MG_PER_KWH
 from telephony.builder import EnergyProfile, Profile, build_record, fresh_salts, party_of
 from telephony.kamailio import parse_cdr
 from telephony.source import SourceCall, SourceQuality, SourceReading
