@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cdr import Observer, ReleasedBy
+from ledger.cdr import CallRecord, Observer, ReleasedBy
+from ledger.codec import decode, encode
+from telephony.builder import Profile, build_record, fresh_salts
 from telephony.kamailio import parse_cdr
 from telephony.source import SourceQuality, SourceReading
 
@@ -134,6 +136,24 @@ def test_failed_calls(lab, kind, code, by):
     ((_, parsed),) = calls_of(lab, kind)
     assert (parsed.sip_code, parsed.released_by, parsed.answer_ms, parsed.qualities) == (code, by, 0, ())
     assert parsed.end_ms > parsed.setup_ms
+
+
+@pytest.mark.system
+@needs_programs
+def test_every_cdr_becomes_a_record(lab):
+    """From the proxy's JSON to canonical bytes, with the MOS of rtpengine, and nothing to warn about."""
+    mos_milli = {}
+    for cdr in lab["cdrs"]:
+        record, _, warnings = build_record(parse_cdr(cdr), Profile(bytes(32)), fresh_salts())
+        assert warnings == []
+        assert decode(encode(record), CallRecord) == record
+        mos_milli[cdr["call_id"]] = record.quality and record.quality.mean.mos_milli
+    assert mos_milli == {
+        call["call_id"]: quality_of(call["rtpengine"], "A", Observer.CALLER).average.mos_milli
+        if call["kind"] == "answered"
+        else None
+        for call in lab["calls"]
+    }
 
 
 @pytest.mark.system
