@@ -22,6 +22,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "sip-lab"
 sys.path.insert(0, str(SCRIPT.parent))
 
 from siplab.lab import main  # noqa: E402 - found through the line above
+from siplab.phone import is_installed  # noqa: E402
 from siplab.programs import missing_packages  # noqa: E402
 
 MISSING = missing_packages()
@@ -45,8 +46,12 @@ def run_lab(folder: Path, *options: str) -> dict[str, list[dict[str, object]]]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, object]]]:
-    """One run of the lab; its sink answers 503 once, so that delivery is seen to try again."""
-    return run_lab(tmp_path_factory.mktemp("lab"), "--sink-refuses", "1")
+    """One run of the lab, with a call from baresip where that is installed.
+
+    Its sink answers 503 once, so that delivery is seen to try again.
+    """
+    options = ["--sink-refuses", "1", *(["--baresip"] if is_installed() else [])]
+    return run_lab(tmp_path_factory.mktemp("lab"), *options)
 
 
 def calls_of(lab: dict, kind: str) -> list[tuple[dict, object]]:
@@ -94,6 +99,17 @@ def test_mos_is_rtpengines_own(lab):
         assert parsed.qualities[1:] == (caller, callee)
         both = parsed.qualities[0].average.mos_milli
         assert both == (caller.average.mos_milli + callee.average.mos_milli) // 200 * 100
+
+
+@pytest.mark.system
+@needs_programs
+@pytest.mark.skipif(not is_installed(), reason="Debian package missing: baresip-core")
+def test_baresips_own_rtcp_gives_a_mos(lab):
+    """A phone and an RTCP that are not ours: the same figures on both sides, all the same."""
+    ((call, parsed),) = calls_of(lab, "baresip")
+    assert parsed.qualities[1] == quality_of(call["rtpengine"], "A", Observer.CALLER)
+    assert parsed.qualities[2] == quality_of(call["rtpengine"], "B", Observer.CALLEE)
+    assert parsed.caller == "sip:+442071838751@lab.test"
 
 
 @pytest.mark.system
@@ -150,7 +166,7 @@ def test_every_cdr_becomes_a_record(lab):
         mos_milli[cdr["call_id"]] = record.quality and record.quality.mean.mos_milli
     assert mos_milli == {
         call["call_id"]: quality_of(call["rtpengine"], "A", Observer.CALLER).average.mos_milli
-        if call["kind"] == "answered"
+        if call["kind"] in ("answered", "baresip")
         else None
         for call in lab["calls"]
     }
