@@ -6,9 +6,13 @@ import asyncio
 import json
 import secrets
 import socket
+import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+from siplab import phone
 from siplab.media import MediaSession
+from siplab.programs import Program
 from siplab.sip import Callee, Caller, Dialog, LabError, Message, sdp_port, tag_of
 
 BUSY = "+12025550486"
@@ -53,8 +57,8 @@ class Outcome:
         return asdict(self)
 
 
-def plans(answered: int) -> list[Plan]:
-    """Return the calls of one run: ``answered`` with RTCP, one without, one busy, one cancelled."""
+def plans(answered: int, busy: int = 1) -> list[Plan]:
+    """Return the calls of one run: ``answered`` with RTCP, one without, ``busy`` refused, one cancelled."""
     good = [
         Plan("answered", drop_every=20 if n % 2 else 0, ended_by="callee" if n % 2 else "caller")
         for n in range(answered)
@@ -62,8 +66,8 @@ def plans(answered: int) -> list[Plan]:
     return [
         *good,
         Plan("without-rtcp", with_rtcp=False, talk_s=TALK_WITHOUT_RTCP_S),
-        Plan("busy", callee=BUSY),
         Plan("cancelled", callee=NEVER_ANSWERS),
+        *(Plan("busy", callee=BUSY) for _ in range(busy)),
     ]
 
 
@@ -132,6 +136,35 @@ class Exchange:
         else:
             await self.callee.bye(self.callee.dialogs[dialog.call_id])
             await asyncio.wait_for(dialog.ended.wait(), 5)
+
+    async def answer_baresip(self, folder: Path) -> Outcome:
+        """Have baresip call, and end the call from our side."""
+        program = await phone.start_baresip(folder, self.callee.proxy, ANSWERS)
+        far = None
+        try:
+            dialog = await self._dialog_with(phone.CALLER, program)
+            far = self._media.pop(dialog.call_id)
+            far.start(sdp_port(self.callee.invites[dialog.call_id].body), with_rtcp=True)
+            await asyncio.sleep(phone.TALK_S)
+            outcome = Outcome("baresip", dialog.call_id, tag_of(dialog.remote), tag_of(dialog.local), 200, "callee")
+            outcome.rtpengine = await asyncio.to_thread(ask_rtpengine, self._control_port, dialog.call_id)
+            await self.callee.bye(dialog)
+            return outcome
+        finally:
+            if far:
+                await far.stop()
+            await program.stop()
+
+    async def _dialog_with(self, caller: str, program: Program) -> Dialog:
+        """Return the callee's dialog with ``caller`` once there is one."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            program.check_alive()
+            for dialog in self.callee.dialogs.values():
+                if f":{caller}@" in dialog.remote:
+                    return dialog
+            await asyncio.sleep(0.1)
+        raise LabError(f"no call from {program.name} within 10 s; its output:\n{program.output()[-1000:]}")
 
 
 def ask_rtpengine(port: int, call_id: str | None = None, timeout_s: float = 2.0) -> dict[str, object]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from siplab.calls import Exchange, Outcome, Plan, ask_rtpengine, plans
+from siplab.phone import is_installed
 from siplab.programs import Program, free_udp_port, missing_packages, start_kamailio, start_rtpengine
 from siplab.sink import Sink
 from siplab.sip import Dialog, LabError, Message, new_branch
@@ -23,14 +24,16 @@ from siplab.sip import Dialog, LabError, Message, new_branch
 CONFIG = Path(__file__).resolve().parents[2] / "docs" / "kamailio" / "kamailio.cfg"
 START_DEADLINE_S = 15.0
 DELIVERY_DEADLINE_S = 30.0
-CALLS_AT_ONCE = 4
-"""Answered calls side by side: 100 packets a second each way is what one Python process sends in time."""
+CALLS_AT_ONCE = 8
+"""Side by side: eight calls are 800 packets a second to send, which one Python process does in time."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the lab; return 0 when all went as planned, 1 when not, 2 when programs are missing."""
     options = parse(arguments)
     packages = missing_packages()
+    if options.baresip and not is_installed():
+        packages.append("baresip-core")
     if packages:
         print(
             f"sip-lab needs programs that are not here. On Debian: apt-get install {' '.join(packages)}",
@@ -56,6 +59,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ingest-url", help="where Kamailio posts its CDRs; default: a sink that prints them")
     parser.add_argument("--token", help="bearer token for --ingest-url")
     parser.add_argument("--calls", type=int, default=2, help="answered calls with RTCP, 1 to 100 (default 2)")
+    parser.add_argument("--busy", type=int, default=1, help="calls to a busy number, 1 to 1000 (default 1)")
+    parser.add_argument("--baresip", action="store_true", help="one more call, of 14 s, from Debian's baresip")
     parser.add_argument("--out", type=Path, help="write calls and CDRs to this file as JSON")
     parser.add_argument("--keep-logs", type=Path, help="leave configuration and logs of the programs in this folder")
     parser.add_argument("--config", type=Path, default=CONFIG, help="Kamailio configuration to run")
@@ -63,6 +68,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 1 <= options.calls <= 100:
         parser.error("--calls: 1 to 100")
+    if not 1 <= options.busy <= 1000:
+        parser.error("--busy: 1 to 1000")
     if options.ingest_url and not options.token:
         parser.error("--ingest-url needs --token")
     for name in ("ingest_url", "token"):
@@ -89,9 +96,9 @@ async def run(options: argparse.Namespace) -> int:
         finally:
             if sink:
                 await sink.stop()
-    cdrs = sink.cdrs if sink else []
+    cdrs, batches = (sink.cdrs, sink.batches) if sink else ([], [])
     if options.out:
-        result = {"calls": [outcome.facts() for outcome in outcomes], "cdrs": cdrs}
+        result = {"calls": [outcome.facts() for outcome in outcomes], "cdrs": cdrs, "batches": batches}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return summarise(outcomes, cdrs if sink else None, sys.stdout)
 
@@ -123,7 +130,7 @@ async def run_calls(options: argparse.Namespace, folder: Path, url: str, token: 
         kamailio = await start_kamailio(folder, options.config, settings)
         programs.append(kamailio)
         await ping_proxy(exchange, kamailio)
-        outcomes = await place_all(exchange, plans(options.calls))
+        outcomes = await place_all(exchange, plans(options.calls, options.busy), folder if options.baresip else None)
         await until_delivered(kamailio, len(outcomes))
         return outcomes
     finally:
@@ -170,8 +177,11 @@ async def ping_proxy(exchange: Exchange, kamailio: Program) -> None:
     )
 
 
-async def place_all(exchange: Exchange, planned: list[Plan]) -> list[Outcome]:
-    """Make all calls, a few at a time; the first that fails ends the others."""
+async def place_all(exchange: Exchange, planned: list[Plan], baresip_folder: Path | None) -> list[Outcome]:
+    """Make all calls, a few at a time; the first that fails ends the others.
+
+    baresip_folder: where baresip may keep its files; None for no call from it.
+    """
     room = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def one(plan: Plan) -> Outcome:
@@ -181,6 +191,8 @@ async def place_all(exchange: Exchange, planned: list[Plan]) -> list[Outcome]:
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(plan)) for plan in planned]
+            if baresip_folder:
+                tasks.append(group.create_task(exchange.answer_baresip(baresip_folder)))
     except ExceptionGroup as failures:
         raise LabError(f"a call failed: {failures.exceptions[0]}") from failures
     return [task.result() for task in tasks]
@@ -204,7 +216,7 @@ async def until_delivered(kamailio: Program, count: int) -> None:
         await asyncio.sleep(0.1)
 
 
-EXPECTED_STATUS = {"answered": 200, "without-rtcp": 200, "busy": 486, "cancelled": 487}
+EXPECTED_STATUS = {"answered": 200, "without-rtcp": 200, "baresip": 200, "busy": 486, "cancelled": 487}
 
 
 def summarise(outcomes: list[Outcome], cdrs: list[dict[str, str]] | None, output: TextIO) -> int:

@@ -19,6 +19,7 @@ class Sink:
 
     def __init__(self, token: str, on_cdr: Callable[[dict[str, str]], None], refuse: int = 0) -> None:
         self.cdrs: list[dict[str, str]] = []
+        self.batches: list[int] = []
         self.refused = 0
         sink = self
 
@@ -59,7 +60,9 @@ class Sink:
             documents = json.loads(body)
         except ValueError:
             return 400
-        for document in documents if isinstance(documents, list) else [documents]:
+        documents = documents if isinstance(documents, list) else [documents]
+        self.batches.append(len(documents))
+        for document in documents:
             self.cdrs.append(document)
             on_cdr(document)
         return 200

@@ -106,6 +106,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def __init__(self, proxy: tuple[str, int]) -> None:
         self.proxy = proxy
         self.port = 0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, asyncio.Queue[Message]] = {}
 
     async def open(self) -> None:
@@ -116,6 +117,8 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def close(self) -> None:
         """Give the socket back."""
+        for task in self._tasks:
+            task.cancel()
         self._transport.close()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
@@ -222,12 +225,16 @@ class Caller(Endpoint):
         branch = new_branch()
         invite = self.request("INVITE", dialog, branch, sdp(media_port))
         cancelling: asyncio.Task[Message] | None = None
-        async for response in self.responses(invite, branch):
-            last = response
-            if response.status == 180 and cancel_after_s is not None and cancelling is None:
-                cancelling = asyncio.create_task(self._cancel(dialog, branch, cancel_after_s))
-        if cancelling:
-            await cancelling
+        try:
+            async for response in self.responses(invite, branch):
+                last = response
+                if response.status == 180 and cancel_after_s is not None and cancelling is None:
+                    cancelling = asyncio.create_task(self._cancel(dialog, branch, cancel_after_s))
+            if cancelling:
+                await cancelling
+        finally:
+            if cancelling:
+                cancelling.cancel()
         dialog.remote = last.one("To")
         if last.status < 300:
             dialog.target = uri_of(last.one("Contact"))
@@ -264,7 +271,6 @@ class Callee(Endpoint):
         self.dialogs: dict[str, Dialog] = {}
         self.invites: dict[str, Message] = {}
         self._answers: dict[str, bytes] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def handle_request(self, request: Message, addr: tuple[str, int]) -> None:
         call_id, method = request.one("Call-ID"), request.method

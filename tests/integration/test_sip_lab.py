@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ledger.cdr import Observer, ReleasedBy
+from ledger.cdr import CallRecord, Observer, ReleasedBy
+from ledger.codec import decode, encode
+from telephony.builder import Profile, build_record, fresh_salts
 from telephony.kamailio import parse_cdr
 from telephony.source import SourceQuality, SourceReading
 
@@ -20,6 +22,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "sip-lab"
 sys.path.insert(0, str(SCRIPT.parent))
 
 from siplab.lab import main  # noqa: E402 - found through the line above
+from siplab.phone import is_installed  # noqa: E402
 from siplab.programs import missing_packages  # noqa: E402
 
 MISSING = missing_packages()
@@ -43,8 +46,12 @@ def run_lab(folder: Path, *options: str) -> dict[str, list[dict[str, object]]]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, object]]]:
-    """One run of the lab; its sink answers 503 once, so that delivery is seen to try again."""
-    return run_lab(tmp_path_factory.mktemp("lab"), "--sink-refuses", "1")
+    """One run of the lab, with a call from baresip where that is installed.
+
+    Its sink answers 503 once, so that delivery is seen to try again.
+    """
+    options = ["--sink-refuses", "1", *(["--baresip"] if is_installed() else [])]
+    return run_lab(tmp_path_factory.mktemp("lab"), *options)
 
 
 def calls_of(lab: dict, kind: str) -> list[tuple[dict, object]]:
@@ -96,6 +103,17 @@ def test_mos_is_rtpengines_own(lab):
 
 @pytest.mark.system
 @needs_programs
+@pytest.mark.skipif(not is_installed(), reason="Debian package missing: baresip-core")
+def test_baresips_own_rtcp_gives_a_mos(lab):
+    """A phone and an RTCP that are not ours: the same figures on both sides, all the same."""
+    ((call, parsed),) = calls_of(lab, "baresip")
+    assert parsed.qualities[1] == quality_of(call["rtpengine"], "A", Observer.CALLER)
+    assert parsed.qualities[2] == quality_of(call["rtpengine"], "B", Observer.CALLEE)
+    assert parsed.caller == "sip:+442071838751@lab.test"
+
+
+@pytest.mark.system
+@needs_programs
 def test_loss_is_heard_where_it_happened(lab):
     """Label A is what A heard: the caller that lost packets has the lower MOS."""
     (_, clean), (_, lossy) = calls_of(lab, "answered")
@@ -134,6 +152,33 @@ def test_failed_calls(lab, kind, code, by):
     ((_, parsed),) = calls_of(lab, kind)
     assert (parsed.sip_code, parsed.released_by, parsed.answer_ms, parsed.qualities) == (code, by, 0, ())
     assert parsed.end_ms > parsed.setup_ms
+
+
+@pytest.mark.system
+@needs_programs
+def test_every_cdr_becomes_a_record(lab):
+    """From the proxy's JSON to canonical bytes, with the MOS of rtpengine, and nothing to warn about."""
+    mos_milli = {}
+    for cdr in lab["cdrs"]:
+        record, _, warnings = build_record(parse_cdr(cdr), Profile(bytes(32)), fresh_salts())
+        assert warnings == []
+        assert decode(encode(record), CallRecord) == record
+        mos_milli[cdr["call_id"]] = record.quality and record.quality.mean.mos_milli
+    assert mos_milli == {
+        call["call_id"]: quality_of(call["rtpengine"], "A", Observer.CALLER).average.mos_milli
+        if call["kind"] in ("answered", "baresip")
+        else None
+        for call in lab["calls"]
+    }
+
+
+@pytest.mark.system
+@needs_programs
+def test_a_queue_comes_in_batches(tmp_path):
+    """CDRs queue up while the answer is 503; then they come, each once, 50 to a post, past the 100th loop turn."""
+    lab = run_lab(tmp_path, "--calls", "1", "--busy", "130", "--sink-refuses", "4")
+    assert sorted(cdr["call_id"] for cdr in lab["cdrs"]) == sorted(call["call_id"] for call in lab["calls"])
+    assert (sum(lab["batches"]), max(lab["batches"])) == (133, 50)
 
 
 def processes_under(folder: Path) -> list[str]:
@@ -183,6 +228,7 @@ def test_missing_programs_are_named(monkeypatch, capsys):
     ("options", "complaint"),
     [
         (["--calls", "0"], "--calls: 1 to 100"),
+        (["--busy", "1001"], "--busy: 1 to 1000"),
         (["--ingest-url", "http://127.0.0.1:1/"], "--ingest-url needs --token"),
         (["--ingest-url", 'http://"', "--token", "t"], "--ingest-url: no quotes"),
     ],
