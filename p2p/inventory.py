@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
+from itertools import count
 
 from p2p import limits
 from p2p.entries import Entry, Peer, Received, Stage, chunks, id_of_raw
@@ -45,7 +46,8 @@ class Inventory:
         self._peers: dict[PeerId, Peer] = {}
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._unusable: OrderedDict[bytes, None] = OrderedDict()
-        self._delayed: list[tuple[int, bytes]] = []
+        self._delayed: list[tuple[int, int, bytes]] = []
+        self._order = count()
         self._announce_at_ms: int | None = None
         self._stored_out: list[bytes] = []
         self._stored_at_ms: int | None = None
@@ -192,7 +194,7 @@ class Inventory:
                     if entry.stage is Stage.WANTED:
                         peer.offers.append(tx_id)
             if entry.stage is Stage.DELAYED:
-                heappush(self._delayed, (now_ms + delay_ms, tx_id))
+                self._want_at(tx_id, entry, now_ms, delay_ms)
 
     def stored(self, tx_ids: Sequence[bytes], *, own: bool, now_ms: int, raws: Sequence[bytes] = ()) -> None:
         """Take note that these are on disk: say so, push those taken in here, announce the others.
@@ -280,19 +282,15 @@ class Inventory:
                 for tx_id in list(peer.request):
                     self._back(tx_id, peer)
         while self._delayed and now_ms >= self._delayed[0][0]:
-            _, tx_id = heappop(self._delayed)
+            tx_id = heappop(self._delayed)[2]
             entry = self._entries.get(tx_id)
             if entry is not None and entry.stage is Stage.DELAYED:
-                if not entry.holders:
-                    self._drop(tx_id)
-                    continue
-                entry.stage = Stage.WANTED
-                for peer in self._holders(entry):
-                    peer.offers.append(tx_id)
+                self._requeue(tx_id, entry, None)
 
     def ask(self, *, now_ms: int) -> None:
         """Send requests to peers that have something wanted and no request under way; those that answer first."""
-        if self._unchecked_bytes >= limits.UNCHECKED_BYTES_MAX:
+        # Half the room is kept for pushes, so that what is asked for now is not dropped when it comes.
+        if self._unchecked_bytes > limits.UNCHECKED_BYTES_MAX // 2:
             return
         for peer in sorted(self._peers.values(), key=lambda peer: peer.failures):
             if peer.request or not peer.offers:
@@ -340,15 +338,22 @@ class Inventory:
                 return False
             entry = self._add(tx_id, Stage.DELAYED, peer)
             entry.holders |= peer.bit
-            heappush(self._delayed, (now_ms + delay_ms, tx_id))
+            self._want_at(tx_id, entry, now_ms, delay_ms)
             return True
         known = entry.holders & peer.bit
         entry.holders |= peer.bit
         if entry.stage is Stage.DELAYED and delay_ms == 0:
-            heappush(self._delayed, (now_ms, tx_id))
+            self._want_at(tx_id, entry, now_ms, 0)
         elif entry.stage is Stage.WANTED and not known:
             peer.offers.append(tx_id)
         return False
+
+    def _want_at(self, tx_id: bytes, entry: Entry, now_ms: int, delay_ms: int) -> None:
+        """Want a transaction now, or after a delay in which it may come by itself."""
+        if delay_ms == 0:
+            self._requeue(tx_id, entry, None)
+        else:
+            heappush(self._delayed, (now_ms + delay_ms, next(self._order), tx_id))
 
     def _holders(self, entry: Entry) -> list[Peer]:
         """Return the connections that have a transaction, in the order in which they came up."""
