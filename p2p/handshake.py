@@ -36,6 +36,10 @@ class Side(IntEnum):
         return Side(1 - self)
 
 
+class SelfDialError(PeerError):
+    """We reached ourselves: this address need not be dialled again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProvenPeer:
     """A peer that proved its key.
@@ -167,7 +171,7 @@ class Handshake:
             raise _fault("no common protocol version", "hello.versions", expected=[VERSION], actual=hello.versions)
         # [REJECT] It is not ourselves that we reached.
         if hello.public_key == self._key.public_key:
-            raise _fault("this is the same node's key on both sides", "hello.public_key", hint="Do not peer with self")
+            raise SelfDialError("this is the same node's key on both sides", where="handshake.hello.public_key")
         # [REJECT] The nonce is fresh.
         if not self._nonces.is_new(hello.nonce):
             raise _fault("the nonce was used before", "hello.nonce", actual=hello.nonce)
