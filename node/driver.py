@@ -9,17 +9,15 @@ Source: docs/architecture.md, "Pure cores, one driver".
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from p2p.gossip import Gossip
-from p2p.messages import Message, Status
 from p2p.sync import Sync
-from p2p.transport import Transport
 
 from consensus.engine import Engine
 from consensus.ready import BlockFinal, DoubleVote, Event, HeadChanged, Ready, TransactionDropped
@@ -38,6 +36,10 @@ from ledger.store import Space, Store, WriteBatch
 from ledger.validation import CheckedTransaction, check_in_context
 from node.intake import Submission
 from node.logs import get_log
+from p2p.gossip import Gossip
+from p2p.messages import Message, Status
+from p2p.scores import PeerId
+from p2p.transport import Transport
 
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ CHECK_BUDGET_S = 0.02
 """Checking of received transactions gives way to blocks and votes after this long."""
 WRITE_BODIES_MAX = 64
 """Transactions written in one group: the sync is shared, the wait for it stays short."""
+INBOX_MESSAGES_MAX = 1_024
+"""Messages waiting for their turn; beyond this, peers wait as well."""
 PROMISES_MAX = 50_000
 """Transactions whose acceptance or loss is remembered for those who ask."""
 DISK_FULL_RETRY_S = 1.0
@@ -111,15 +115,18 @@ class Driver:
         self.dropped: dict[bytes, str] = {}
         self.failure: StoreError | None = None
         self.is_disk_full = False
+        self.statuses: dict[PeerId, tuple[Status, int]] = {}
+        """What each peer connected said last, and when it came here."""
         self._store = store
         self._check = check
         self._listener = listener
         self._status = status
         self._transport: Transport | None = None
-        self._inbox: deque[tuple[Message, str]] = deque()
+        self._inbox: deque[tuple[Message, PeerId]] = deque()
         self._submissions: deque[Submission] = deque()
-        self._received: deque[tuple[bytes, str, bytes]] = deque()
+        self._received: deque[tuple[bytes, PeerId, bytes]] = deque()
         self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._status_sent_ms = 0
         self._status_final = -1
@@ -138,24 +145,43 @@ class Driver:
         self._wake.set()
         return future
 
-    def deliver(self, message: Message, peer_id: str) -> None:
-        """Take in a message of a peer."""
+    def deliver(self, peer_id: PeerId, message: Message) -> Awaitable[None] | None:
+        """Take in a message of a peer; what is returned is awaited before that peer's next one is read."""
         self._inbox.append((message, peer_id))
         self._wake.set()
+        if len(self._inbox) < INBOX_MESSAGES_MAX:
+            return None
+        self._drained.clear()
+        return self._wait_until_drained()
 
-    def peer_up(self, peer_id: str, key_id: bytes) -> None:
-        """Begin with a connection."""
-        self.gossip.peer_up(peer_id, key_id, now_ms=now_ms())
+    async def _wait_until_drained(self) -> None:
+        await self._drained.wait()
+
+    def peer_up(self, peer_id: PeerId) -> None:
+        """Begin with a connection; a peer's id is its key id."""
+        self.gossip.peer_up(peer_id, peer_id, now_ms=now_ms())
+        self.engine.heard(peer_id, now_ms=now_ms())
         self.sync.peer_up(peer_id, now_ms=now_ms())
         if self._transport is not None:
             self._transport.send(peer_id, self._status())
         self._wake.set()
 
-    def peer_down(self, peer_id: str) -> None:
+    def peer_down(self, peer_id: PeerId) -> None:
         """Forget a connection."""
+        self.statuses.pop(peer_id, None)
         self.gossip.peer_down(peer_id, now_ms=now_ms())
         self.sync.peer_down(peer_id, now_ms=now_ms())
         self._wake.set()
+
+    @property
+    def clock_skew_ms(self) -> int | None:
+        """Return how far the peers' clocks are ahead of this one, by their median; None where nobody was heard.
+
+        Too high by up to a message's time on the way.
+        """
+        if not self.statuses:
+            return None
+        return int(statistics.median_low(status.now_ms - at_ms for status, at_ms in self.statuses.values()))
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -207,6 +233,8 @@ class Driver:
         time_ms = now_ms()
         while self._inbox:
             message, peer_id = self._inbox.popleft()
+            if isinstance(message, Status):
+                self.statuses[peer_id] = (message, time_ms)
             try:
                 if self.sync.wants(message):
                     self.sync.receive(message, peer_id, now_ms=time_ms)
@@ -214,6 +242,7 @@ class Driver:
                     self.gossip.receive(message, peer_id, now_ms=time_ms)
             except LedgerError as error:
                 self._reject(peer_id, error)
+        self._drained.set()
 
     def _handle_timers(self) -> None:
         time_ms = now_ms()
@@ -238,7 +267,7 @@ class Driver:
         for vote, sender in ready.votes:
             self._receive_vote(vote, sender)
 
-    def _receive_block(self, block: Block, sender: str) -> None:
+    def _receive_block(self, block: Block, sender: PeerId) -> None:
         try:
             if self.engine.receive_block(block, now_ms=now_ms()) is Verdict.ACCEPT:
                 self.gossip.block_accepted(block, sender)
@@ -251,7 +280,7 @@ class Driver:
             self.gossip.block_refused(block)
             self._reject(sender, error)
 
-    def _receive_vote(self, vote: Vote, sender: str) -> None:
+    def _receive_vote(self, vote: Vote, sender: PeerId) -> None:
         try:
             if self.engine.receive_vote(vote, now_ms=now_ms()) is Verdict.ACCEPT:
                 self.gossip.vote_accepted(vote, sender, now_ms=now_ms())
@@ -286,7 +315,7 @@ class Driver:
         else:
             checked.append(_Checked(tx, submission.raw, submission))
 
-    def _check_received(self, raw: bytes, sender: str, tx_id: bytes, checked: list[_Checked]) -> None:
+    def _check_received(self, raw: bytes, sender: PeerId, tx_id: bytes, checked: list[_Checked]) -> None:
         try:
             tx = self._check(raw)
         except UnusableTransaction:
@@ -335,7 +364,7 @@ class Driver:
             if c.submission is not None:
                 c.submission.done.set_exception(error)
             else:
-                self.gossip.transaction_refused(c.tx.tx_id, "", invalid=False, now_ms=now_ms())
+                self.gossip.transaction_refused(c.tx.tx_id, b"", invalid=False, now_ms=now_ms())
         checked.clear()
 
     def _after_write(self, ready: Ready, checked: list[_Checked]) -> None:
@@ -399,7 +428,7 @@ class Driver:
     def _send_status(self) -> None:
         """Tell peers where this node is, when its final block moved and every few seconds."""
 
-    def _reject(self, peer_id: str, error: LedgerError) -> None:
+    def _reject(self, peer_id: PeerId, error: LedgerError) -> None:
         """Charge a peer for a lie."""
         self.counters.rejected[error.code] = self.counters.rejected.get(error.code, 0) + 1
         self._log.warning("rejected", peer=peer_id, error=error.sentence())

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from p2p.gossip import Gossip
-from p2p.messages import Status
 from p2p.sync import Sync, SyncStatus
 
 from consensus.engine import Engine
@@ -27,6 +25,8 @@ from node.driver import Driver, now_ms
 from node.events import EventHub, Subscription
 from node.intake import Packer, RecordRef
 from node.logs import get_log
+from p2p.gossip import Gossip
+from p2p.messages import Status
 
 CHAIN_ROW = Space.META.value + b"chain"
 STATES = ("stored", "accepted", "included", "final", "void", "expired")
@@ -167,6 +167,14 @@ class Node:
     def _key_entry(self, key_id: bytes) -> KeyEntry | None:
         return self.engine.head.chain.state.keys.get(key_id)
 
+    def node_key(self, key_id: bytes) -> KeyEntry | None:
+        """Return the active node key of a member, None for anybody else's."""
+        return self.engine.head.chain.state.key_with_role(key_id, Role.NODE)
+
+    def is_candidate(self, key_id: bytes) -> bool:
+        """Tell whether a key is one that a member stands for a seat with."""
+        return any(candidate.key_id == key_id for candidate in self.engine.head.chain.state.candidates.values())
+
     def check(self, raw: bytes) -> CheckedTransaction:
         """Check a raw transaction context-free, under the rules in force."""
         return check_transaction(raw, chain_id=self.chain_id, key_of=self._key_entry, rules=self.rules)
@@ -174,7 +182,9 @@ class Node:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def start(self) -> asyncio.Task[None]:
-        """Begin; the task returned ends when the node stops, by itself only when its store fails."""
+        """Begin, once; the task returned ends when the node stops, by itself only when its store fails."""
+        if self._task is not None:
+            return self._task
         producers = len(self.engine.producers)
         if producers < FAULT_TOLERANT_MIN:
             self._log.warning("this chain tolerates no fault", producers=producers, needed=FAULT_TOLERANT_MIN)
@@ -265,7 +275,7 @@ class Node:
             unfinal_with_records=head.last_records_height > final.height,
             slot_now=engine.slot_at(time_ms),
             since_head_ms=time_ms - head_time_ms,
-            peers=self.driver.peer_count,
+            peers=len(self.driver.statuses),
             pending_transactions=len(engine.pool),
             pending_records=engine.pool.records,
             is_disk_full=self.driver.is_disk_full,

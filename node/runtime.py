@@ -6,18 +6,17 @@ Source: docs/operations.md, "Start and stop".
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from aiohttp import web
 
-from ledger.errors import ConfigError, StoreError
+from ledger.crypto import PrivateKey
+from ledger.errors import ConfigError
 from ledger.genesis import Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
 from node.config import Address, NodeConfig
@@ -26,6 +25,8 @@ from node.driver import now_ms
 from node.keyfile import Token, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.node import Node
+from p2p.handshake import ProvenPeer
+from p2p.transport import PATH, Transport, TransportConfig
 
 STOP_SECONDS = 5.0
 """Requests under way get this long to end."""
@@ -66,7 +67,7 @@ async def _serve(config: NodeConfig, token: str) -> int:
         if token:
             sys.stdout.write(f"API {api}  token {token}\n")
             sys.stdout.flush()
-        driver = running.node.task
+        driver = running.node.start()
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({driver, stopping}, return_when=asyncio.FIRST_COMPLETED)
         failure = running.node.driver.failure
@@ -131,12 +132,50 @@ async def listen_on(stack: AsyncExitStack, app: web.Application, address: Addres
     return Address(address.host, runner.addresses[0][1])
 
 
-async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, key: object) -> Address:
-    raise NotImplementedError
+async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, key: PrivateKey) -> Address:
+    """Accept and dial peers; return where peers are accepted."""
+    transports: list[Transport] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        # The port, which the transport tells its peers, is known only once it listens.
+        return await transports[0].handle(request) if transports else web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_get(PATH, handle)
+    listen = await listen_on(stack, app, config.listen, "--listen")
+    transport = make_transport(node, key, config, config.endpoint or f"ws://{listen}")
+    transports.append(transport)
+    node.driver.attach(transport)
+    await transport.start()
+    stack.push_async_callback(transport.stop)
+    return listen
+
+
+def make_transport(node: Node, key: PrivateKey, config: NodeConfig, endpoint: str) -> Transport:
+    """Return the transport whose connections feed ``node``."""
+    log = get_log("peering")
+
+    def on_peer_up(peer: ProvenPeer) -> None:
+        log.info("peer up", peer=peer.key_id.hex(), member=peer.member_id, endpoint=peer.endpoint)
+        node.driver.peer_up(peer.key_id)
+
+    def on_peer_down(peer_id: bytes, reason: str) -> None:
+        log.info("peer down", peer=peer_id.hex(), reason=reason)
+        node.driver.peer_down(peer_id)
+
+    return Transport(
+        TransportConfig(config.peers, endpoint, config.allow_plaintext),
+        key=key,
+        chain_id=node.chain_id,
+        node_key=node.node_key,
+        on_message=node.driver.deliver,
+        on_peer_up=on_peer_up,
+        on_peer_down=on_peer_down,
+        on_fault=lambda peer_id, reason: node.gossip.reject(peer_id, reason, now_ms=now_ms()),
+        on_refused=lambda address, reason: log.warning("no peering", address=address, reason=reason),
+        is_candidate=node.is_candidate,
+    )
 
 
 async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, tokens: list[Token]) -> Address:
     raise NotImplementedError
-
-
-_ = (contextlib, StoreError, Path)
