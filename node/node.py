@@ -12,13 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from p2p.sync import Sync, SyncStatus
 
+from consensus.election import elect
 from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, LedgerError
 from ledger.genesis import Genesis, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet
-from ledger.state import KeyEntry
+from ledger.state import KeyEntry, State, genesis_state
 from ledger.store import Space, Store, WriteBatch
 from ledger.validation import CheckedTransaction, check_transaction
 from node.driver import Driver, now_ms
@@ -56,7 +57,7 @@ class NodeStatus:
     version: str
     chain_id: str
     chain_name: str
-    member_id: str | None
+    member_id: str
     is_producer: bool
     sync: SyncStatus
     head_height: int
@@ -87,7 +88,7 @@ class Node:
     """A node on an open store; ``start`` sets it going.
 
     Attributes:
-        member_id: whose node key it has, None for an observer.
+        member_id: whose node key it has.
         submit_key: signs records handed to this node, None where it takes none.
         member_secret: 32 bytes, for call commitments and the vault.
     """
@@ -113,10 +114,10 @@ class Node:
         self.rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
         self.rules.run_conformance()
         _bind_store(store, self.chain_id)
-        self.engine = Engine(genesis, store, key=None, check=self.check)
-        owner = self._key_entry(key.key_id)
-        self.member_id = owner.member_id if owner is not None and owner.roles & Role.NODE else None
-        if self.member_id is None:
+        # Until the engine stands, keys are those of genesis: enough to read back what it validated before.
+        self._state = genesis_state(genesis)
+        owner = self.node_key(key.key_id)
+        if owner is None:
             raise ConfigError(
                 "the node key belongs to no member of this chain",
                 where="--key",
@@ -124,8 +125,9 @@ class Node:
                 actual=key.key_id,
                 hint="Start with the member's own key, or have this one admitted",
             )
-        if any(producer.key_id == key.key_id for producer in self.engine.producers):
-            self.engine = Engine(genesis, store, key=key, check=self.check)
+        self.member_id = owner.member_id
+        is_producer = any(producer.key_id == key.key_id for producer in elect(self._state))
+        self.engine = Engine(genesis, store, key=key if is_producer else None, check=self.check)
         self._check_submit_key()
         self.gossip = Gossip(
             own_key_id=key.key_id,
@@ -165,15 +167,21 @@ class Node:
             )
 
     def _key_entry(self, key_id: bytes) -> KeyEntry | None:
-        return self.engine.head.chain.state.keys.get(key_id)
+        return self.state.keys.get(key_id)
+
+    @property
+    def state(self) -> State:
+        """Return the state at the head of the best chain."""
+        engine: Engine | None = getattr(self, "engine", None)
+        return self._state if engine is None else engine.head.chain.state
 
     def node_key(self, key_id: bytes) -> KeyEntry | None:
         """Return the active node key of a member, None for anybody else's."""
-        return self.engine.head.chain.state.key_with_role(key_id, Role.NODE)
+        return self.state.key_with_role(key_id, Role.NODE)
 
     def is_candidate(self, key_id: bytes) -> bool:
         """Tell whether a key is one that a member stands for a seat with."""
-        return any(candidate.key_id == key_id for candidate in self.engine.head.chain.state.candidates.values())
+        return any(candidate.key_id == key_id for candidate in self.state.candidates.values())
 
     def check(self, raw: bytes) -> CheckedTransaction:
         """Check a raw transaction context-free, under the rules in force."""
@@ -215,7 +223,7 @@ class Node:
         Raises LedgerError: nothing of the transaction concerned is kept.
         """
         self._check_room()
-        if self.submit_key is None or self.member_id is None:
+        if self.submit_key is None:
             raise ConfigError("this node takes in no records", where="--submit-key", hint="Start it with a submit key")
         if self._packer is None:
             self._packer = Packer(
@@ -293,7 +301,7 @@ class Node:
             final.height,
             final.block_id,
             now_ms(),
-            self.member_id or "",
+            self.member_id,
             f"ledgerd/{program_version()}",
         )
 
