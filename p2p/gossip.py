@@ -219,7 +219,8 @@ class Gossip:
         self._assembly.forget(block_id_of(block.sealed.header))
 
     def own_vote(self, vote: Vote) -> None:
-        """Send a vote cast here to every peer, at once."""
+        """Send a vote cast here to every peer, at once; again, where the engine sends it again."""
+        self._votes_seen.pop(vote, None)
         self._note_vote(vote)
         self._keep_vote(vote)
         self._send_votes([vote], list(self._inventory.peers))
@@ -232,6 +233,10 @@ class Gossip:
         self._votes_out.append(vote)
         if self._votes_at_ms is None:
             self._votes_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS
+
+    def vote_ignored(self, vote: Vote) -> None:
+        """Forget a vote that the engine could not use yet: it may be sent again, and be of use then."""
+        self._votes_seen.pop(vote, None)
 
     # --- Time and results -----------------------------------------------------------------------------------------
 

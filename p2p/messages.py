@@ -82,7 +82,7 @@ class Close(Wire, frozen=True):
 
 
 class Status(Wire, frozen=True):
-    """What the sender has; sent at the start, at times, and when its final block moves."""
+    """What the sender has; sent at the start, and at times."""
 
     head_height: Count
     head_id: Bytes32
