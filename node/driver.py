@@ -9,15 +9,12 @@ Source: docs/architecture.md, "Pure cores, one driver".
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
-
-from p2p.sync import Sync
 
 from consensus.engine import Engine
 from consensus.ready import BlockFinal, DoubleVote, Event, HeadChanged, Ready, TransactionDropped
@@ -37,8 +34,9 @@ from ledger.validation import CheckedTransaction, check_in_context
 from node.intake import Submission
 from node.logs import get_log
 from p2p.gossip import Gossip
-from p2p.messages import Message, Status
+from p2p.messages import Message
 from p2p.scores import PeerId
+from p2p.sync import Sync, is_for_sync
 from p2p.transport import Transport
 
 T = TypeVar("T")
@@ -105,7 +103,6 @@ class Driver:
         store: Store,
         check: Callable[[bytes], CheckedTransaction],
         listener: Listener,
-        status: Callable[[], Status],
     ) -> None:
         self.engine = engine
         self.gossip = gossip
@@ -115,28 +112,23 @@ class Driver:
         self.dropped: dict[bytes, str] = {}
         self.failure: StoreError | None = None
         self.is_disk_full = False
-        self.statuses: dict[PeerId, tuple[Status, int]] = {}
-        """What each peer connected said last, and when it came here."""
+        self.transport: Transport | None = None
         self._store = store
         self._check = check
         self._listener = listener
-        self._status = status
-        self._transport: Transport | None = None
         self._inbox: deque[tuple[Message, PeerId]] = deque()
         self._submissions: deque[Submission] = deque()
         self._received: deque[tuple[bytes, PeerId, bytes]] = deque()
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
-        self._status_sent_ms = 0
-        self._status_final = -1
         self._log = get_log("driver")
 
     # -- what others call --------------------------------------------------------------------------------------------
 
     def attach(self, transport: Transport) -> None:
         """Use ``transport`` for what is to be sent."""
-        self._transport = transport
+        self.transport = transport
 
     def submit(self, raw: bytes) -> asyncio.Future[None]:
         """Take in a raw transaction of a submitter; the future ends when it is on disk, or with its error."""
@@ -162,26 +154,13 @@ class Driver:
         self.gossip.peer_up(peer_id, peer_id, now_ms=now_ms())
         self.engine.heard(peer_id, now_ms=now_ms())
         self.sync.peer_up(peer_id, now_ms=now_ms())
-        if self._transport is not None:
-            self._transport.send(peer_id, self._status())
         self._wake.set()
 
     def peer_down(self, peer_id: PeerId) -> None:
         """Forget a connection."""
-        self.statuses.pop(peer_id, None)
         self.gossip.peer_down(peer_id, now_ms=now_ms())
         self.sync.peer_down(peer_id, now_ms=now_ms())
         self._wake.set()
-
-    @property
-    def clock_skew_ms(self) -> int | None:
-        """Return how far the peers' clocks are ahead of this one, by their median; None where nobody was heard.
-
-        Too high by up to a message's time on the way.
-        """
-        if not self.statuses:
-            return None
-        return int(statistics.median_low(status.now_ms - at_ms for status, at_ms in self.statuses.values()))
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -226,17 +205,15 @@ class Driver:
         await self._write(ready, checked)
         self._after_write(ready, checked)
         self._run_gossip()
-        self._send_status()
+        self._run_sync()
 
     def _take_messages(self) -> None:
         """Hand messages to gossip and sync; a lie costs its sender."""
         time_ms = now_ms()
         while self._inbox:
             message, peer_id = self._inbox.popleft()
-            if isinstance(message, Status):
-                self.statuses[peer_id] = (message, time_ms)
             try:
-                if self.sync.wants(message):
+                if is_for_sync(message):
                     self.sync.receive(message, peer_id, now_ms=time_ms)
                 else:
                     self.gossip.receive(message, peer_id, now_ms=time_ms)
@@ -254,11 +231,10 @@ class Driver:
     def _run_gossip(self) -> None:
         """Carry out what gossip decided: send, and hand blocks and votes to the engine."""
         ready = self.gossip.take_ready()
-        if self._transport is not None:
-            for peer_id, message in ready.sends:
-                self._transport.send(peer_id, message)
-            for peer_id, reason in ready.banned:
-                self._transport.ban(peer_id, reason)
+        self._send(ready.sends)
+        for peer_id, reason in ready.banned:
+            if self.transport is not None:
+                self.transport.ban(peer_id, reason)
         self._received.extend((received.raw, received.sender, received.tx_id) for received in ready.transactions)
         for tx_id in ready.accepted:
             self._remember(self.accepted, tx_id, None)
@@ -273,7 +249,7 @@ class Driver:
                 self.gossip.block_accepted(block, sender)
         except UnknownParent:
             self.gossip.block_refused(block)
-            self.sync.parent_missing(block, sender, now_ms=now_ms())
+            self.sync.unknown_parent(block, sender, now_ms=now_ms())
         except StoreError:
             raise
         except LedgerError as error:
@@ -329,7 +305,9 @@ class Driver:
     async def _write(self, ready: Ready, checked: list[_Checked]) -> None:
         """Make one turn durable. A crash before it loses nothing that was promised; after it, nothing at all."""
         distinct = {c.tx.tx_id: c.raw for c in checked}
-        bodies = [(tx_id, raw) for tx_id, raw in distinct.items() if not self._store.has_body(tx_id)]
+        bodies: list[tuple[bytes, bytes]] = [
+            (tx_id, raw) for tx_id, raw in distinct.items() if not self._store.has_body(tx_id)
+        ]
         puts = [*ready.puts, *((Space.PENDING.value + tx_id, b"") for tx_id in distinct)]
         if bodies:
             try:
@@ -387,6 +365,7 @@ class Driver:
             if group:
                 ids, raws = [c.tx.tx_id for c in group], [c.raw for c in group]
                 self.gossip.transactions_stored(ids, own=is_own, now_ms=time_ms, raws=raws)
+                self.sync.transactions_stored(ids, now_ms=time_ms)
         for c in checked:
             if c.submission is not None and not c.submission.done.done():
                 c.submission.done.set_result(None)
@@ -418,15 +397,22 @@ class Driver:
             self._listener.on_event(event)
 
     def _run_sync(self) -> None:
-        """Carry out what sync decided: send requests, pull bodies, apply blocks in order."""
+        """Carry out what sync decided: send, and apply the blocks it fetched."""
         ready = self.sync.take_ready()
-        if self._transport is not None:
-            for peer_id, message in ready.sends:
-                self._transport.send(peer_id, message)
-        del ready
+        self._send(ready.sends)
+        for block, sender in ready.blocks:
+            try:
+                self.engine.receive_block(block, now_ms=now_ms())
+            except StoreError:
+                raise
+            except LedgerError as error:
+                self.sync.block_refused(block, now_ms=now_ms())
+                self._reject(sender, error)
 
-    def _send_status(self) -> None:
-        """Tell peers where this node is, when its final block moved and every few seconds."""
+    def _send(self, sends: list[tuple[PeerId, Message]]) -> None:
+        if self.transport is not None:
+            for peer_id, message in sends:
+                self.transport.send(peer_id, message)
 
     def _reject(self, peer_id: PeerId, error: LedgerError) -> None:
         """Charge a peer for a lie."""

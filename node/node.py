@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from p2p.sync import Sync, SyncStatus
-
 from consensus.election import elect
 from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
@@ -28,6 +26,7 @@ from node.intake import Packer, RecordRef
 from node.logs import get_log
 from p2p.gossip import Gossip
 from p2p.messages import Status
+from p2p.sync import Sync, SyncStatus
 
 CHAIN_ROW = Space.META.value + b"chain"
 STATES = ("stored", "accepted", "included", "final", "void", "expired")
@@ -138,7 +137,11 @@ class Node:
             read_block=self.engine.block,
             check_header=self.engine.check_header,
         )
-        self.sync = self._make_sync()
+        self.sync = Sync(
+            ChainForPeers(self.engine, self.member_id),
+            want_transactions=self.gossip.want_transactions,
+            scores=self.gossip.scores,
+        )
         self.driver = Driver(
             engine=self.engine,
             gossip=self.gossip,
@@ -146,13 +149,9 @@ class Node:
             store=store,
             check=self.check,
             listener=self.events,
-            status=self.wire_status,
         )
         self._packer: Packer | None = None
         self._task: asyncio.Task[None] | None = None
-
-    def _make_sync(self) -> Sync:
-        raise NotImplementedError
 
     def _check_submit_key(self) -> None:
         if self.submit_key is None:
@@ -283,16 +282,32 @@ class Node:
             unfinal_with_records=head.last_records_height > final.height,
             slot_now=engine.slot_at(time_ms),
             since_head_ms=time_ms - head_time_ms,
-            peers=len(self.driver.statuses),
+            peers=len(self.driver.transport.peers) if self.driver.transport else 0,
             pending_transactions=len(engine.pool),
             pending_records=engine.pool.records,
             is_disk_full=self.driver.is_disk_full,
-            clock_skew_ms=self.driver.clock_skew_ms,
+            clock_skew_ms=self.sync.clock_skew_ms,
         )
 
-    def wire_status(self) -> Status:
-        """Return what peers are told."""
-        head, final = self.engine.head, self.engine.final
+    def subscribe(self) -> Subscription | None:
+        """Return a live stream of events, None where there are too many listeners."""
+        return self.events.subscribe()
+
+
+class ChainForPeers:
+    """What sync may ask of the node."""
+
+    def __init__(self, engine: Engine, member_id: str) -> None:
+        self._engine = engine
+        self._member_id = member_id
+        self.has_transaction = engine.has_transaction
+        self.block = engine.block
+        self.block_id_at = engine.block_id_at
+        self.check_header = engine.check_header
+
+    def status(self, *, now_ms: int) -> Status:
+        """Return what this node has, as its peers are told."""
+        head, final = self._engine.head, self._engine.final
         return Status(
             head.height,
             head.block_id,
@@ -300,14 +315,14 @@ class Node:
             head.justified_height,
             final.height,
             final.block_id,
-            now_ms(),
-            self.member_id,
+            now_ms,
+            self._member_id,
             f"ledgerd/{program_version()}",
         )
 
-    def subscribe(self) -> Subscription | None:
-        """Return a live stream of events, None where there are too many listeners."""
-        return self.events.subscribe()
+    def has_block(self, block_id: bytes) -> bool:
+        """Tell whether a block was accepted here, final or not."""
+        return self._engine.block(block_id) is not None or block_id == self._engine.chain_id
 
 
 class Overloaded(LedgerError):
