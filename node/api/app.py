@@ -1,0 +1,61 @@
+"""The HTTP application: routes, middlewares, and what is started and stopped with them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+
+from node.api import read, stream, submit
+from node.api.access import Tokens, check_host
+from node.api.backend import Backend
+from node.api.ingest import Ingest, VaultWriter
+from node.api.parts import CONTEXT, ApiParts, Context
+from node.api.problems import problems
+from node.logs import get_log
+from node.metrics import Metrics
+
+ROUTES: Final = (
+    web.post("/v1/records", submit.post_records),
+    web.post("/v1/transactions", submit.post_transactions),
+    web.post("/v1/ingest/kamailio", submit.post_kamailio),
+    web.get("/v1/head", read.get_head),
+    web.get("/v1/blocks/{block}", read.get_block),
+    web.get("/v1/transactions/{tx_id}", read.get_transaction),
+    web.get("/v1/records/{tx_id}/{index}", read.get_record),
+    web.get("/v1/records/{tx_id}/{index}/receipt", read.get_receipt),
+    web.get("/v1/producers", read.get_producers),
+    web.get("/v1/peers", read.get_peers),
+    web.get("/v1/status", read.get_status),
+    web.get("/v1/genesis", read.get_genesis),
+    web.get("/v1/events", stream.get_events, allow_head=False),
+    web.get("/v1/export", stream.get_export, allow_head=False),
+    web.get("/metrics", read.get_metrics),
+    web.get("/healthz", read.get_health),
+    web.get("/openapi.json", read.get_openapi),
+)
+
+
+def make_app(node: Backend, parts: ApiParts) -> web.Application:
+    """Return the API of ``node``. Run it with ``auto_decompress=False``: bodies come as they are."""
+    writer = VaultWriter(parts.vault) if parts.vault is not None else None
+    ingest = Ingest(node, writer) if writer is not None else None
+    app = web.Application(middlewares=[problems, check_host(parts.hosts)])
+    app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node))
+    app[stream.OPEN] = {"events": 0, "exports": 0}
+    app.router.add_routes(ROUTES)
+    app.cleanup_ctx.append(_vault_context)
+    return app
+
+
+async def _vault_context(app: web.Application) -> AsyncIterator[None]:
+    """Before the first request, find what a crash left; after the last, finish what is under way."""
+    context = app[CONTEXT]
+    if context.ingest is not None:
+        found = await context.ingest.reconcile()
+        if found:
+            get_log("api").info("records found again after a crash", records=found)
+    yield
+    if context.writer is not None:
+        await context.writer.close()

@@ -1,0 +1,67 @@
+"""What the API is put together from, and the keys under which an application holds it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from node.api.access import Tokens
+from node.api.backend import Backend
+from node.api.ingest import Ingest, VaultWriter
+from node.keyfile import Token
+from node.metrics import Metrics
+from telephony.builder import Profile
+from telephony.vault import Vault
+
+MakeReceipt = Callable[[bytes, int], dict[str, Any]]
+"""(tx_id, index) -> the inclusion receipt of a final record as JSON. Raises LedgerError where there is none."""
+
+Export = Callable[[int], AsyncIterator[bytes]]
+"""First height -> the chunks of an export, in order, up to the final block."""
+
+
+def wall_clock_ms() -> int:
+    """Return the wall clock in UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """What may be given to ``make_app`` beside the node.
+
+    Attributes:
+        tokens: who may write and see private fields; without any, nobody.
+        hosts: names, without ports, that the API answers to beside loopback.
+        vault: the party vault; without it no records are taken as JSON, only signed transactions. Closed by its owner.
+        profile: what the member says about the calls of its proxy; without it no CDRs are taken.
+        receipt: makes inclusion receipts.
+        export: makes exports.
+        now_ms: the wall clock.
+    """
+
+    tokens: Sequence[Token] = ()
+    hosts: Collection[str] = ()
+    vault: Vault | None = None
+    profile: Profile | None = None
+    receipt: MakeReceipt | None = None
+    export: Export | None = None
+    now_ms: Callable[[], int] = wall_clock_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What handlers work with."""
+
+    node: Backend
+    parts: ApiParts
+    tokens: Tokens
+    writer: VaultWriter | None
+    ingest: Ingest | None
+    metrics: Metrics
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("context", Context)

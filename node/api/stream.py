@@ -1,0 +1,97 @@
+"""What streams: live events (Server-Sent Events) and exports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from node.api.parts import CONTEXT
+from node.api.problems import NotConfigured, Overloaded
+from node.api.read import first_height
+from node.api.views import plain
+
+SUBSCRIBERS_MAX: Final = 64
+"""Live streams at one time: each is a connection and a queue."""
+EXPORTS_MAX: Final = 2
+"""Exports at one time: each reads the disk as fast as it can."""
+HEARTBEAT_S: Final = 15
+"""A comment is sent this often, so that proxies keep a quiet stream open and a dead one is noticed."""
+
+OPEN: web.AppKey[dict[str, int]] = web.AppKey("open", dict)
+"""How many streams of each kind are open."""
+
+
+async def get_events(request: web.Request) -> web.StreamResponse:
+    """Stream what happens from now on, one event for each block, finality and loss."""
+    counts = request.app[OPEN]
+    if counts["events"] >= SUBSCRIBERS_MAX:
+        raise Overloaded("too many live streams", expected=f"at most {SUBSCRIBERS_MAX}")
+    response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    response.content_type = "text/event-stream"
+    counts["events"] += 1
+    subscription = request.app[CONTEXT].node.subscribe()
+    try:
+        await response.prepare(request)
+        await response.write(b": ledgerd\n\n")
+        await _relay(response, subscription.__aiter__())
+    finally:
+        subscription.close()
+        counts["events"] -= 1
+    return response
+
+
+async def _relay(response: web.StreamResponse, events: AsyncIterator[dict[str, Any]]) -> None:
+    """Write events until they end; a comment where there are none for a while."""
+    number = 0
+    pending = asyncio.ensure_future(events.__anext__())
+    try:
+        while True:
+            done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
+            if not done:
+                await response.write(b": still here\n\n")
+                continue
+            try:
+                event = pending.result()
+            except StopAsyncIteration:
+                return
+            pending = asyncio.ensure_future(events.__anext__())
+            data = msgspec.json.encode(plain(event))
+            await response.write(b"id: %d\nevent: %s\ndata: %s\n\n" % (number, _name_of(event), data))
+            number += 1
+    finally:
+        pending.cancel()
+
+
+async def get_export(request: web.Request) -> web.StreamResponse:
+    """Stream the chain from a height up to the final block, with everything an audit needs."""
+    context = request.app[CONTEXT]
+    height = first_height(request)
+    if context.parts.export is None:
+        raise NotConfigured("this node makes no exports", where="export")
+    counts = request.app[OPEN]
+    if counts["exports"] >= EXPORTS_MAX:
+        raise Overloaded("too many exports at once", expected=f"at most {EXPORTS_MAX}")
+    counts["exports"] += 1
+    try:
+        chunks = context.parts.export(height).__aiter__()
+        # The first chunk is made before the status is sent: what fails at once is still a problem document.
+        first = await anext(chunks, b"")
+        response = web.StreamResponse(headers={"Cache-Control": "no-store"})
+        response.content_type = "application/octet-stream"
+        await response.prepare(request)
+        await response.write(first)
+        async for chunk in chunks:
+            await response.write(chunk)
+    finally:
+        counts["exports"] -= 1
+    return response
+
+
+def _name_of(event: dict[str, Any]) -> bytes:
+    """Return the event's name; anything but letters and hyphens would break the stream's lines."""
+    name = str(event.get("event", "event"))
+    return name.encode() if name.replace("-", "").replace("_", "").isalnum() and name.isascii() else b"event"
