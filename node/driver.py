@@ -130,9 +130,12 @@ class Driver:
         """Use ``transport`` for what is to be sent."""
         self.transport = transport
 
-    def submit(self, raw: bytes) -> asyncio.Future[None]:
-        """Take in a raw transaction of a submitter; the future ends when it is on disk, or with its error."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def submit(self, raw: bytes) -> asyncio.Future[bool]:
+        """Take in a raw transaction of a submitter.
+
+        The future ends when it is on disk, with whether it is new here, or with its error.
+        """
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._submissions.append(Submission(raw, future))
         self._wake.set()
         return future
@@ -212,6 +215,7 @@ class Driver:
         time_ms = now_ms()
         while self._inbox:
             message, peer_id = self._inbox.popleft()
+            self.engine.heard(peer_id, now_ms=time_ms)
             try:
                 if is_for_sync(message):
                     self.sync.receive(message, peer_id, now_ms=time_ms)
@@ -287,7 +291,7 @@ class Driver:
             submission.done.set_exception(error)
             return
         if self.engine.has_transaction(tx.tx_id):
-            submission.done.set_result(None)
+            submission.done.set_result(False)
         else:
             checked.append(_Checked(tx, submission.raw, submission))
 
@@ -368,7 +372,7 @@ class Driver:
                 self.sync.transactions_stored(ids, now_ms=time_ms)
         for c in checked:
             if c.submission is not None and not c.submission.done.done():
-                c.submission.done.set_result(None)
+                c.submission.done.set_result(True)
 
     def _tell(self, events: list[Event]) -> None:
         """Count events, let gossip forget what needs no spreading any more, and tell the listener."""

@@ -35,7 +35,7 @@ class Submission:
     """A raw transaction taken in here, and who waits for it to be on disk."""
 
     raw: bytes
-    done: asyncio.Future[None]
+    done: asyncio.Future[bool]
 
 
 class Packer:
@@ -48,7 +48,7 @@ class Packer:
         member_id: str,
         chain_id: bytes,
         now_ms: Callable[[], int],
-        submit: Callable[[bytes], asyncio.Future[None]],
+        submit: Callable[[bytes], asyncio.Future[bool]],
     ) -> None:
         self._key = key
         self._member_id = member_id
@@ -94,7 +94,7 @@ class Packer:
         )
         tx_id = tx_id_of(transaction.envelope)
 
-        def answer(done: asyncio.Future[None]) -> None:
+        def answer(done: asyncio.Future[bool]) -> None:
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
             for index, future in enumerate(waiting):
                 if future.done():

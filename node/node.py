@@ -13,22 +13,28 @@ from importlib.metadata import PackageNotFoundError, version
 from consensus.election import elect
 from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
+from consensus.tree import BlockNode
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, LedgerError
 from ledger.genesis import Genesis, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet
 from ledger.state import KeyEntry, State, genesis_state
 from ledger.store import Space, Store, WriteBatch
+from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, check_transaction
-from node.driver import Driver, now_ms
+from node.driver import Counters, Driver, now_ms
 from node.events import EventHub, Subscription
 from node.intake import Packer, RecordRef
 from node.logs import get_log
+from p2p.entries import id_of_raw
 from p2p.gossip import Gossip
+from p2p.handshake import ProvenPeer
 from p2p.messages import Status
-from p2p.sync import Sync, SyncStatus
+from p2p.sync import Sync
 
 CHAIN_ROW = Space.META.value + b"chain"
+STALL_SLOTS = 20
+"""Records that are not final after this many slots mean that something is wrong."""
 STATES = ("stored", "accepted", "included", "final", "void", "expired")
 """What may be said of a transaction, everywhere: API, commands, metrics, docs."""
 
@@ -43,10 +49,47 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """The answer to one raw transaction: on disk, or why not."""
+    """The answer to one raw transaction: ``stored``, ``known`` before, or ``refused`` with its error."""
 
-    tx_id: bytes | None
+    tx_id: bytes
+    status: str
     error: LedgerError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A block, by where it is."""
+
+    height: int
+    block_id: bytes
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSync:
+    """Whether the node is in step.
+
+    Attributes:
+        state: ``in-step``; ``syncing``: a peer has blocks that are not here; ``alone``: too few producers are
+            connected to make anything final; ``stalled``: records wait for finality longer than STALL_SLOTS.
+    """
+
+    state: str
+    behind_blocks: int
+    target_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """A peer connected."""
+
+    key_id: bytes
+    member_id: str
+    endpoint: str
+    is_producer: bool
+    head_height: int | None
+    final_height: int | None
+    agent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +97,21 @@ class NodeStatus:
     """What an operator asks first."""
 
     version: str
-    chain_id: str
+    chain_id: bytes
     chain_name: str
     member_id: str
     is_producer: bool
-    sync: SyncStatus
-    head_height: int
-    head_id: str
-    head_slot: int
+    sync: NodeSync
+    head: Point
     justified_height: int
-    final_height: int
-    final_id: str
-    unfinal_with_records: bool
-    slot_now: int
-    since_head_ms: int
+    final: Point
+    final_age_ms: int
+    slot: int
     peers: int
-    pending_transactions: int
-    pending_records: int
+    pool_transactions: int
+    pool_records: int
     is_disk_full: bool
-    clock_skew_ms: int | None
+    clock_skew_ms: int
 
 
 def program_version() -> str:
@@ -167,6 +206,11 @@ class Node:
 
     def _key_entry(self, key_id: bytes) -> KeyEntry | None:
         return self.state.keys.get(key_id)
+
+    @property
+    def counters(self) -> Counters:
+        """Return what has happened since the start."""
+        return self.driver.counters
 
     @property
     def state(self) -> State:
@@ -264,34 +308,72 @@ class Node:
     def status(self) -> NodeStatus:
         """Return what an operator asks first."""
         engine, time_ms = self.engine, now_ms()
-        head, final = engine.head, engine.final
-        head_time_ms = self.genesis.genesis_time_ms + max(head.slot, 0) * self.genesis.parameters.slot_ms
         return NodeStatus(
             version=program_version(),
-            chain_id=self.chain_id.hex(),
+            chain_id=self.chain_id,
             chain_name=self.genesis.name,
             member_id=self.member_id,
             is_producer=engine.key_id is not None,
-            sync=self.sync.status(now_ms=time_ms),
-            head_height=head.height,
-            head_id=head.block_id.hex(),
-            head_slot=head.slot,
-            justified_height=head.justified_height,
-            final_height=final.height,
-            final_id=final.block_id.hex(),
-            unfinal_with_records=head.last_records_height > final.height,
-            slot_now=engine.slot_at(time_ms),
-            since_head_ms=time_ms - head_time_ms,
-            peers=len(self.driver.transport.peers) if self.driver.transport else 0,
-            pending_transactions=len(engine.pool),
-            pending_records=engine.pool.records,
+            sync=self._sync_state(time_ms),
+            head=_point(engine.head),
+            justified_height=engine.head.justified_height,
+            final=_point(engine.final),
+            final_age_ms=max(0, time_ms - block_time_ms(self.genesis, max(engine.final.slot, 0))),
+            slot=engine.slot_at(time_ms),
+            peers=len(self._connected()),
+            pool_transactions=len(engine.pool),
+            pool_records=engine.pool.records,
             is_disk_full=self.driver.is_disk_full,
-            clock_skew_ms=self.sync.clock_skew_ms,
+            clock_skew_ms=self.sync.clock_skew_ms or 0,
         )
 
-    def subscribe(self) -> Subscription | None:
-        """Return a live stream of events, None where there are too many listeners."""
-        return self.events.subscribe()
+    def _sync_state(self, time_ms: int) -> NodeSync:
+        engine, sync = self.engine, self.sync.status(now_ms=time_ms)
+        producers = {producer.key_id for producer in engine.producers}
+        reachable = sum(peer.key_id in producers for peer in self._connected()) + (engine.key_id is not None)
+        waits = engine.head.last_records_height > engine.final.height or engine.pool.records > 0
+        stalled_since = block_time_ms(self.genesis, max(engine.final.slot, 0) + STALL_SLOTS)
+        if sync.state == "syncing":
+            state = "syncing"
+        elif reachable < engine.quorum:
+            state = "alone"
+        elif waits and time_ms > max(stalled_since, self._waits_since(time_ms)):
+            state = "stalled"
+        else:
+            state = "in-step"
+        return NodeSync(state, sync.behind_blocks, sync.target_height)
+
+    def _waits_since(self, time_ms: int) -> int:
+        """Return when the oldest pending transaction was made, plus the time it may take; now where none waits."""
+        oldest = next(iter(self.engine.pool), None)
+        return time_ms if oldest is None else oldest.envelope.created_ms + STALL_SLOTS * self.genesis.parameters.slot_ms
+
+    def _connected(self) -> list[ProvenPeer]:
+        return self.driver.transport.peers if self.driver.transport is not None else []
+
+    def peers(self) -> list[PeerInfo]:
+        """Return the peers connected."""
+        producers = {producer.key_id for producer in self.engine.producers}
+        return [self._peer_info(peer, peer.key_id in producers) for peer in self._connected()]
+
+    def _peer_info(self, peer: ProvenPeer, is_producer: bool) -> PeerInfo:
+        said = self.sync.peer_status(peer.key_id)
+        return PeerInfo(
+            peer.key_id,
+            peer.member_id,
+            peer.endpoint,
+            is_producer,
+            said.head_height if said else None,
+            said.final_height if said else None,
+            said.agent if said else "",
+        )
+
+    def subscribe(self) -> Subscription:
+        """Return a live stream of events from now on. Raises Overloaded where there are too many listeners."""
+        subscription = self.events.subscribe()
+        if subscription is None:
+            raise Overloaded("too many listeners", hint="Close other event streams")
+        return subscription
 
 
 class ChainForPeers:
@@ -331,14 +413,20 @@ class Overloaded(LedgerError):
     code = "overloaded"
 
 
-def _submitted(raw: bytes, outcome: object) -> Submitted:
-    from p2p.entries import id_of_raw
-
+def _submitted(raw: bytes, outcome: bool | BaseException) -> Submitted:
+    try:
+        tx_id = id_of_raw(raw)
+    except LedgerError:
+        tx_id = b""
     if isinstance(outcome, LedgerError):
-        return Submitted(None, outcome)
+        return Submitted(tx_id, "refused", outcome)
     if isinstance(outcome, BaseException):
         raise outcome
-    return Submitted(id_of_raw(raw), None)
+    return Submitted(tx_id, "stored" if outcome else "known", None)
+
+
+def _point(node: BlockNode) -> Point:
+    return Point(node.height, node.block_id, node.slot)
 
 
 def _bind_store(store: Store, chain_id: bytes) -> None:

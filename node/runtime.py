@@ -19,14 +19,19 @@ from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError
 from ledger.genesis import Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
+from node.api.app import make_app
+from node.api.parts import ApiParts
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
 from node.driver import now_ms
 from node.keyfile import Token, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.node import Node
+from node.profile import energy_profile
 from p2p.handshake import ProvenPeer
 from p2p.transport import PATH, Transport, TransportConfig
+from telephony.builder import Profile
+from telephony.vault import Vault
 
 STOP_SECONDS = 5.0
 """Requests under way get this long to end."""
@@ -116,7 +121,7 @@ def read_genesis(config: NodeConfig) -> Genesis:
 
 async def listen_on(stack: AsyncExitStack, app: web.Application, address: Address, option: str) -> Address:
     """Serve ``app``; return the address with the port that was given. Raises ConfigError, as for a port in use."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, auto_decompress=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     site = web.TCPSite(runner, address.host, address.port)
@@ -178,4 +183,11 @@ def make_transport(node: Node, key: PrivateKey, config: NodeConfig, endpoint: st
 
 
 async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, tokens: list[Token]) -> Address:
-    raise NotImplementedError
+    """Serve people and programs; return where."""
+    secret = node.member_secret
+    vault = Vault(config.data / "vault", secret) if secret is not None and node.submit_key is not None else None
+    if vault is not None:
+        stack.callback(vault.close)
+    profile = Profile(secret, energy=energy_profile(config.energy)) if secret is not None else None
+    parts = ApiParts(tokens=tokens, hosts=config.hosts, vault=vault, profile=profile)
+    return await listen_on(stack, make_app(node, parts), config.api, "--api")
