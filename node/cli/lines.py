@@ -1,0 +1,67 @@
+"""Events and totals as lines for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ledger.cdr import MosKind, QualityMethod
+from ledger.readable import to_readable
+
+QUANTITIES = ("records", "void", "talk_ms", "octets", "device_mj", "network_mj", "server_mj", "co2_ug")
+
+
+def describe_event(event: dict[str, Any]) -> str:
+    """Return a live event as one line."""
+    kind = str(event.get("event", "?"))
+    if kind in {"block", "final"}:
+        line = f"{kind:<6} {event.get('height'):>7} slot {event.get('slot')} {str(event.get('id', ''))[:12]}"
+        line += f"  {event.get('transactions', 0)} tx"
+        totals = event.get("totals")
+        if totals and (totals["records"] or totals["void"]):
+            line += f"  {describe_totals(totals)}"
+        return line + ("  (reorganisation)" if event.get("reorganisation") else "")
+    facts = " ".join(f"{name} {value}" for name, value in event.items() if name != "event")
+    return f"{kind:<6} {facts}"
+
+
+def describe_totals(totals: dict[str, Any]) -> str:
+    """Return what records add up to: calls, talk time, MOS by method, energy, CO2."""
+    parts = [f"{totals['records']:,} records"]
+    if totals["void"]:
+        parts.append(f"{totals['void']:,} void")
+    parts.append(f"{totals['talk_ms'] / 60_000:,.0f} min")
+    parts += [
+        f"MOS {mos['sum_milli'] / mos['count'] / 1000:.2f} ({method_name(mos)}, {mos['count']:,})"
+        for mos in totals["mos"]
+        if mos["count"]
+    ]
+    parts += [f"{energy_wh(totals):,.1f} Wh", f"{totals['co2_ug'] / 1_000_000:,.1f} g CO2e"]
+    return "  ".join(parts)
+
+
+def method_name(mos: dict[str, Any]) -> str:
+    """Return method and kind of a MOS, as ``rtpengine-10 CQ``."""
+    try:
+        return f"{QualityMethod(mos['method']).name.lower().replace('_', '-')} {MosKind(mos['kind']).name}"
+    except ValueError:
+        return f"method {mos['method']} kind {mos['kind']}"
+
+
+def energy_wh(totals: dict[str, Any]) -> float:
+    """Return the energy of all parts in watt-hours; the servers' part has its PUE in it."""
+    total_mj = totals["device_mj"] + totals["network_mj"] + totals["server_mj"]
+    return float(total_mj) / 3_600_000
+
+
+def add_up(all_totals: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the totals of several blocks as one; MOS by method and kind, never across."""
+    mos: dict[tuple[int, int], dict[str, Any]] = {}
+    for totals in all_totals:
+        for part in totals["mos"]:
+            key = part["method"], part["kind"]
+            had = mos.setdefault(key, {**part, "count": 0, "sum_milli": 0})
+            had["count"] += part["count"]
+            had["sum_milli"] += part["sum_milli"]
+            had["minimum_milli"] = min(had["minimum_milli"], part["minimum_milli"])
+    added: dict[str, Any] = {name: sum(totals[name] for totals in all_totals) for name in QUANTITIES}
+    return {**added, "mos": [to_readable(mos[key]) for key in sorted(mos)]}

@@ -1,0 +1,134 @@
+"""What commands print: facts and rows as tables for people, JSON for machines, errors as four plain lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CELL_CHARACTERS_MAX: Final = 80
+"""Longer values are for ``--json``."""
+
+
+def console() -> Console:
+    """Return a console on standard output; plain and unwrapped when piped."""
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    return Console(highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else 200)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_line(text: str) -> None:
+    """Print one line; it appears at once also when piped."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def print_facts(columns: dict[str, dict[str, Any]]) -> None:
+    """Print facts under one another; several columns stand side by side, each under its title."""
+    from rich.table import Table
+
+    flat = {title: flatten(facts) for title, facts in columns.items()}
+    names = list(dict.fromkeys(name for facts in flat.values() for name in facts))
+    table = Table(box=None, show_header=len(columns) > 1, pad_edge=False)
+    table.add_column("")
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for name in names:
+        table.add_row(name, *(shown(facts.get(name)) for facts in flat.values()))
+    console().print(table)
+
+
+def print_rows(rows: Sequence[dict[str, Any]], *, empty: str) -> None:
+    """Print one line for each row under a line of names; ``empty`` where there is none."""
+    from rich.table import Table
+
+    if not rows:
+        print_line(empty)
+        return
+    flat = [flatten(row) for row in rows]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in flat:
+        table.add_row(*(shown(row.get(name)) for name in names))
+    console().print(table)
+
+
+def flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested objects as one level, their names joined by dots."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def shown(value: Any) -> str:
+    """Return one value as a cell: nothing for null, yes and no, the number of things in a list of objects."""
+    from rich.markup import escape
+
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        is_plain = all(isinstance(item, str | int) for item in value)
+        text = ", ".join(map(str, value)) if is_plain else f"{len(value)} items"
+    else:
+        text = str(value)
+    text = text if text.isprintable() else text.encode("unicode_escape").decode()
+    return escape(text if len(text) <= CELL_CHARACTERS_MAX else text[: CELL_CHARACTERS_MAX - 3] + "...")
+
+
+def print_error(error: LedgerError) -> None:
+    """Print what happened, where, what was expected and what to do, on standard error."""
+    lines = [f"error: {error.what}"]
+    facts = {"where": error.where, "expected": error.expected, "found": error.actual, "hint": error.hint}
+    lines += [f"  {name}: {value}" for name, value in facts.items() if value]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def read_file(path: str, *, bytes_max: int) -> bytes:
+    """Return the bytes of a file, ``-`` for standard input. Raises ConfigError."""
+    from pathlib import Path
+
+    from ledger.errors import ConfigError
+
+    try:
+        with sys.stdin.buffer if path == "-" else Path(path).open("rb") as file:
+            data = file.read(bytes_max + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=path) from None
+    if len(data) > bytes_max:
+        raise ConfigError("too large", where=path, expected=f"at most {bytes_max} bytes")
+    return data
+
+
+def write_new(path: str, data: bytes, *, force: bool) -> None:
+    """Write a file that did not exist, or replace it with ``force``. Raises ConfigError."""
+    from pathlib import Path
+
+    from ledger.errors import ConfigError
+
+    try:
+        with Path(path).open("wb" if force else "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise ConfigError("exists already", where=path, hint="Choose another name, or --force") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", where=path) from None
