@@ -69,3 +69,7 @@ def _run(flags: dict[str, Any], config_file: Path | None) -> int:
 def main() -> None:
     """Run ``ledgerd``."""
     app()
+
+
+if __name__ == "__main__":
+    main()
