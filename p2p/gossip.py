@@ -232,7 +232,7 @@ class Gossip:
         self._keep_vote(vote)
         self._votes_out.append(vote)
         if self._votes_at_ms is None:
-            self._votes_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS
+            self._votes_at_ms = now_ms + limits.BUNDLE_DELAY_MS
 
     def vote_ignored(self, vote: Vote) -> None:
         """Forget a vote that the engine could not use yet: it may be sent again, and be of use then."""

@@ -48,10 +48,11 @@ class Inventory:
         self._unusable: OrderedDict[bytes, None] = OrderedDict()
         self._delayed: list[tuple[int, int, bytes]] = []
         self._order = count()
+        self._announce: list[tuple[int, bytes]] = []
         self._announce_at_ms: int | None = None
         self._stored_out: list[bytes] = []
         self._stored_at_ms: int | None = None
-        self._stored_last_ms = -limits.ANNOUNCE_DELAY_MS
+        self._stored_last_ms = -limits.BUNDLE_DELAY_MS
         self._unchecked_bytes = 0
 
     # --- Peers --------------------------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ class Inventory:
         self._stored_out += ids
         if self._stored_out and self._stored_at_ms is None:
             # At once where it is quiet, bundled where it is busy.
-            self._stored_at_ms = max(now_ms, self._stored_last_ms + limits.ANNOUNCE_DELAY_MS)
+            self._stored_at_ms = max(now_ms, self._stored_last_ms + limits.BUNDLE_DELAY_MS)
             if self._stored_at_ms == now_ms:
                 self._flush_stored(now_ms)
 
@@ -275,7 +276,7 @@ class Inventory:
         if self._stored_at_ms is not None and now_ms >= self._stored_at_ms:
             self._flush_stored(now_ms)
         if self._announce_at_ms is not None and now_ms >= self._announce_at_ms:
-            self._flush_announces()
+            self._flush_announces(now_ms)
         for peer in self._peers.values():
             if peer.request and now_ms >= peer.deadline_ms:
                 peer.failures += 1
@@ -416,17 +417,18 @@ class Inventory:
             self._entries[tx_id].holders |= everybody
 
     def _announce_later(self, ids: list[bytes], now_ms: int) -> None:
-        for peer in self._peers.values():
-            peer.announce += [tx_id for tx_id in ids if not self._entries[tx_id].holders & peer.bit]
-            if peer.announce and self._announce_at_ms is None:
-                self._announce_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS
+        self._announce += [(now_ms + limits.ANNOUNCE_DELAY_MS, tx_id) for tx_id in ids]
+        if self._announce and self._announce_at_ms is None:
+            self._announce_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS + limits.BUNDLE_DELAY_MS
 
-    def _flush_announces(self) -> None:
-        self._announce_at_ms = None
+    def _flush_announces(self, now_ms: int) -> None:
+        """Announce what is old enough to those that have not said that they have it."""
+        due = [tx_id for at, tx_id in self._announce if at <= now_ms]
+        self._announce = self._announce[len(due) :]
+        self._announce_at_ms = now_ms + limits.BUNDLE_DELAY_MS if self._announce else None
+        entries = [(tx_id, entry) for tx_id in due if (entry := self._entries.get(tx_id)) is not None]
         for peer in self._peers.values():
-            ids, peer.announce = peer.announce, []
-            # Meanwhile it may have said that it has them.
-            lacking = [tx_id for tx_id in ids if tx_id in self._entries and not self._entries[tx_id].holders & peer.bit]
+            lacking = [tx_id for tx_id, entry in entries if not entry.holders & peer.bit]
             self.sends += [(peer.peer_id, Announce(chunk)) for chunk in chunks(lacking)]
 
     def _flush_stored(self, now_ms: int) -> None:
