@@ -45,7 +45,7 @@ class Inventory:
         self._read_transaction = read_transaction
         self._peers: dict[PeerId, Peer] = {}
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._unusable: OrderedDict[bytes, None] = OrderedDict()
+        self._unusable: OrderedDict[bytes, int] = OrderedDict()
         self._delayed: list[tuple[int, int, bytes]] = []
         self._order = count()
         self._announce: list[tuple[int, bytes]] = []
@@ -86,14 +86,14 @@ class Inventory:
 
     # --- Messages -----------------------------------------------------------------------------------------------
 
-    def receive_transactions(self, message: Transactions, sender: PeerId) -> bool:
+    def receive_transactions(self, message: Transactions, sender: PeerId, *, now_ms: int) -> bool:
         """Take bodies, pushed or asked for; tell whether any is new. Raises EncodingError [REJECT]."""
         peer = self._peers[sender]
         # [REJECT] Each is an array of three parts.
         ids = [id_of_raw(raw) for raw in message.raws]
         fresh = False
         for tx_id, raw in zip(ids, message.raws, strict=True):
-            fresh = self._take_body(tx_id, raw, peer) or fresh
+            fresh = self._take_body(tx_id, raw, peer, now_ms) or fresh
         answered = [tx_id for tx_id in ids if peer.request.pop(tx_id, ids) is None]
         if answered:
             # What the answer left out, for want of room, is asked again.
@@ -102,11 +102,11 @@ class Inventory:
                 self._back(tx_id, peer)
         return fresh
 
-    def _take_body(self, tx_id: bytes, raw: bytes, peer: Peer) -> bool:
+    def _take_body(self, tx_id: bytes, raw: bytes, peer: Peer, now_ms: int) -> bool:
         entry = self._entries.get(tx_id)
         if entry is None:
             # [IGNORE] It is here and final, or was found not usable here, or the peer offers more than we can take.
-            if tx_id in self._unusable or peer.opened >= limits.OFFERS_PER_PEER_MAX or self._has_transaction(tx_id):
+            if peer.opened >= limits.OFFERS_PER_PEER_MAX or self._is_of_no_use(tx_id, now_ms):
                 return False
             entry = self._add(tx_id, Stage.DELAYED, peer)
         entry.holders |= peer.bit
@@ -229,7 +229,7 @@ class Inventory:
             if self._stored_at_ms == now_ms:
                 self._flush_stored(now_ms)
 
-    def refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool) -> None:
+    def refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool, now_ms: int) -> None:
         """Take note that a body failed its checks.
 
         invalid: the body is a lie of ``sender``; the id may still be that of a good one, which others are asked for.
@@ -241,7 +241,7 @@ class Inventory:
         self._settle(entry)
         if not invalid:
             self._drop(tx_id)
-            self._unusable[tx_id] = None
+            self._unusable[tx_id] = now_ms + limits.UNUSABLE_MS
             if len(self._unusable) > limits.UNUSABLE_IDS_MAX:
                 self._unusable.popitem(last=False)
             return
@@ -335,7 +335,7 @@ class Inventory:
         entry = self._entries.get(tx_id)
         if entry is None:
             # [IGNORE] The same, for an id.
-            if tx_id in self._unusable or peer.opened >= limits.OFFERS_PER_PEER_MAX or self._has_transaction(tx_id):
+            if peer.opened >= limits.OFFERS_PER_PEER_MAX or self._is_of_no_use(tx_id, now_ms):
                 return False
             entry = self._add(tx_id, Stage.DELAYED, peer)
             entry.holders |= peer.bit
@@ -348,6 +348,14 @@ class Inventory:
         elif entry.stage is Stage.WANTED and not known:
             peer.offers.append(tx_id)
         return False
+
+    def _is_of_no_use(self, tx_id: bytes, now_ms: int) -> bool:
+        """Tell whether a transaction is here and final, or was found not usable a short while ago."""
+        until_ms = self._unusable.get(tx_id)
+        if until_ms is not None and now_ms < until_ms:
+            return True
+        self._unusable.pop(tx_id, None)
+        return self._has_transaction(tx_id)
 
     def _want_at(self, tx_id: bytes, entry: Entry, now_ms: int, delay_ms: int) -> None:
         """Want a transaction now, or after a delay in which it may come by itself."""

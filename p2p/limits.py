@@ -62,6 +62,8 @@ UNCHECKED_BYTES_MAX = 32 * 1024 * 1024
 """Bodies handed out to be checked and not yet answered for: beyond this nothing is asked for and pushes are dropped."""
 UNUSABLE_IDS_MAX = 16_384
 """Transactions remembered as not usable here, so that they are not pulled again from each peer."""
+UNUSABLE_MS = 60_000
+"""After this such a transaction may be tried again: a key may have been admitted, or a full disk emptied."""
 PEER_UP_IDS_MAX = 65_536
 """Ids that a new peer is told of, newest first to be kept."""
 

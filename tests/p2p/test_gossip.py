@@ -258,7 +258,7 @@ def test_a_bad_body_is_asked_elsewhere():
 
 
 def test_an_unusable_transaction_is_not_pulled_again():
-    """What cannot be used here is not asked of the next announcer."""
+    """What cannot be used here is not asked of the next announcer; after a while it may be tried again."""
     bench = Bench(A, B)
     tx_id, raw = transaction(1)
     bench.receive(Transactions([raw]), A)
@@ -267,6 +267,7 @@ def test_an_unusable_transaction_is_not_pulled_again():
     assert bench.receive(Announce([tx_id]), B) is Verdict.IGNORE
     assert bench.receive(Transactions([raw]), B) is Verdict.IGNORE
     assert bench.gossip.next_timer_ms() is None
+    assert bench.receive(Transactions([raw]), B, limits.UNUSABLE_MS) is Verdict.ACCEPT
 
 
 def test_offers_of_one_peer_are_bounded(monkeypatch):
