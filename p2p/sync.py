@@ -331,7 +331,7 @@ class Sync:
         if peer is None or peer.status is None:
             return
         header = block.sealed.header
-        if header.height > peer.status.head_height:
+        if header.height > peer.status.head_height or self._chain.has_block(peer.status.head_id):
             old = peer.status
             peer.status = Status(
                 header.height, block_id_of(header), header.slot, old.justified_height, old.final_height, old.final_id,
