@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from gossip_network import CHAIN, block_of, transaction
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consensus.verdict import Verdict
@@ -678,7 +678,8 @@ def test_a_lying_peer_does_not_stop_it(thousand, liar):
     assert set(late.rejected) == (set() if liar is silent else {bytes(20)})
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
+@example([silent, silent, silent], 0, 3, 0)
 @given(
     st.lists(st.sampled_from([None, *LIARS]), max_size=3), st.integers(0, 999), st.integers(3, 60), st.integers(0, 9)
 )
