@@ -59,7 +59,7 @@ class Stage(IntEnum):
 class Peer:
     """A connection; a new one to the same peer begins with nothing known."""
 
-    __slots__ = ("announce", "bit", "deadline_ms", "failures", "key_id", "offers", "opened", "peer_id", "request", "up")
+    __slots__ = ("bit", "deadline_ms", "failures", "key_id", "offers", "opened", "peer_id", "request", "up")
 
     def __init__(self, peer_id: PeerId, key_id: bytes, bit: int) -> None:
         self.peer_id = peer_id
@@ -75,8 +75,6 @@ class Peer:
         """Ids asked of it and not answered."""
         self.deadline_ms = 0
         self.failures = 0
-        self.announce: list[bytes] = []
-        """Ids to be announced to it with the next bundle."""
 
 
 class Entry:

@@ -137,7 +137,7 @@ class Gossip:
     def _dispatch(self, message: Message, sender: PeerId, now_ms: int) -> bool:
         match message:
             case Transactions():
-                return self._inventory.receive_transactions(message, sender)
+                return self._inventory.receive_transactions(message, sender, now_ms=now_ms)
             case Stored():
                 return self._inventory.receive_stored(message, sender, now_ms=now_ms)
             case Announce():
@@ -192,7 +192,7 @@ class Gossip:
         invalid: it is a lie of ``sender`` (InvalidTransaction, EncodingError), to be rejected besides; others may
         have the good one. Otherwise the transaction cannot be used here now (UnusableTransaction), whoever sends it.
         """
-        self._inventory.refused(tx_id, sender, invalid=invalid)
+        self._inventory.refused(tx_id, sender, invalid=invalid, now_ms=now_ms)
         self._inventory.ask(now_ms=now_ms)
 
     def forget(self, tx_ids: Iterable[bytes]) -> None:
@@ -232,7 +232,7 @@ class Gossip:
         self._keep_vote(vote)
         self._votes_out.append(vote)
         if self._votes_at_ms is None:
-            self._votes_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS
+            self._votes_at_ms = now_ms + limits.BUNDLE_DELAY_MS
 
     def vote_ignored(self, vote: Vote) -> None:
         """Forget a vote that the engine could not use yet: it may be sent again, and be of use then."""

@@ -45,13 +45,14 @@ class Inventory:
         self._read_transaction = read_transaction
         self._peers: dict[PeerId, Peer] = {}
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._unusable: OrderedDict[bytes, None] = OrderedDict()
+        self._unusable: OrderedDict[bytes, int] = OrderedDict()
         self._delayed: list[tuple[int, int, bytes]] = []
         self._order = count()
+        self._announce: list[tuple[int, bytes]] = []
         self._announce_at_ms: int | None = None
         self._stored_out: list[bytes] = []
         self._stored_at_ms: int | None = None
-        self._stored_last_ms = -limits.ANNOUNCE_DELAY_MS
+        self._stored_last_ms = -limits.BUNDLE_DELAY_MS
         self._unchecked_bytes = 0
 
     # --- Peers --------------------------------------------------------------------------------------------------
@@ -85,14 +86,14 @@ class Inventory:
 
     # --- Messages -----------------------------------------------------------------------------------------------
 
-    def receive_transactions(self, message: Transactions, sender: PeerId) -> bool:
+    def receive_transactions(self, message: Transactions, sender: PeerId, *, now_ms: int) -> bool:
         """Take bodies, pushed or asked for; tell whether any is new. Raises EncodingError [REJECT]."""
         peer = self._peers[sender]
         # [REJECT] Each is an array of three parts.
         ids = [id_of_raw(raw) for raw in message.raws]
         fresh = False
         for tx_id, raw in zip(ids, message.raws, strict=True):
-            fresh = self._take_body(tx_id, raw, peer) or fresh
+            fresh = self._take_body(tx_id, raw, peer, now_ms) or fresh
         answered = [tx_id for tx_id in ids if peer.request.pop(tx_id, ids) is None]
         if answered:
             # What the answer left out, for want of room, is asked again.
@@ -101,11 +102,11 @@ class Inventory:
                 self._back(tx_id, peer)
         return fresh
 
-    def _take_body(self, tx_id: bytes, raw: bytes, peer: Peer) -> bool:
+    def _take_body(self, tx_id: bytes, raw: bytes, peer: Peer, now_ms: int) -> bool:
         entry = self._entries.get(tx_id)
         if entry is None:
             # [IGNORE] It is here and final, or was found not usable here, or the peer offers more than we can take.
-            if tx_id in self._unusable or peer.opened >= limits.OFFERS_PER_PEER_MAX or self._has_transaction(tx_id):
+            if peer.opened >= limits.OFFERS_PER_PEER_MAX or self._is_of_no_use(tx_id, now_ms):
                 return False
             entry = self._add(tx_id, Stage.DELAYED, peer)
         entry.holders |= peer.bit
@@ -224,11 +225,11 @@ class Inventory:
         self._stored_out += ids
         if self._stored_out and self._stored_at_ms is None:
             # At once where it is quiet, bundled where it is busy.
-            self._stored_at_ms = max(now_ms, self._stored_last_ms + limits.ANNOUNCE_DELAY_MS)
+            self._stored_at_ms = max(now_ms, self._stored_last_ms + limits.BUNDLE_DELAY_MS)
             if self._stored_at_ms == now_ms:
                 self._flush_stored(now_ms)
 
-    def refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool) -> None:
+    def refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool, now_ms: int) -> None:
         """Take note that a body failed its checks.
 
         invalid: the body is a lie of ``sender``; the id may still be that of a good one, which others are asked for.
@@ -240,7 +241,7 @@ class Inventory:
         self._settle(entry)
         if not invalid:
             self._drop(tx_id)
-            self._unusable[tx_id] = None
+            self._unusable[tx_id] = now_ms + limits.UNUSABLE_MS
             if len(self._unusable) > limits.UNUSABLE_IDS_MAX:
                 self._unusable.popitem(last=False)
             return
@@ -275,7 +276,7 @@ class Inventory:
         if self._stored_at_ms is not None and now_ms >= self._stored_at_ms:
             self._flush_stored(now_ms)
         if self._announce_at_ms is not None and now_ms >= self._announce_at_ms:
-            self._flush_announces()
+            self._flush_announces(now_ms)
         for peer in self._peers.values():
             if peer.request and now_ms >= peer.deadline_ms:
                 peer.failures += 1
@@ -334,7 +335,7 @@ class Inventory:
         entry = self._entries.get(tx_id)
         if entry is None:
             # [IGNORE] The same, for an id.
-            if tx_id in self._unusable or peer.opened >= limits.OFFERS_PER_PEER_MAX or self._has_transaction(tx_id):
+            if peer.opened >= limits.OFFERS_PER_PEER_MAX or self._is_of_no_use(tx_id, now_ms):
                 return False
             entry = self._add(tx_id, Stage.DELAYED, peer)
             entry.holders |= peer.bit
@@ -347,6 +348,14 @@ class Inventory:
         elif entry.stage is Stage.WANTED and not known:
             peer.offers.append(tx_id)
         return False
+
+    def _is_of_no_use(self, tx_id: bytes, now_ms: int) -> bool:
+        """Tell whether a transaction is here and final, or was found not usable a short while ago."""
+        until_ms = self._unusable.get(tx_id)
+        if until_ms is not None and now_ms < until_ms:
+            return True
+        self._unusable.pop(tx_id, None)
+        return self._has_transaction(tx_id)
 
     def _want_at(self, tx_id: bytes, entry: Entry, now_ms: int, delay_ms: int) -> None:
         """Want a transaction now, or after a delay in which it may come by itself."""
@@ -416,17 +425,18 @@ class Inventory:
             self._entries[tx_id].holders |= everybody
 
     def _announce_later(self, ids: list[bytes], now_ms: int) -> None:
-        for peer in self._peers.values():
-            peer.announce += [tx_id for tx_id in ids if not self._entries[tx_id].holders & peer.bit]
-            if peer.announce and self._announce_at_ms is None:
-                self._announce_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS
+        self._announce += [(now_ms + limits.ANNOUNCE_DELAY_MS, tx_id) for tx_id in ids]
+        if self._announce and self._announce_at_ms is None:
+            self._announce_at_ms = now_ms + limits.ANNOUNCE_DELAY_MS + limits.BUNDLE_DELAY_MS
 
-    def _flush_announces(self) -> None:
-        self._announce_at_ms = None
+    def _flush_announces(self, now_ms: int) -> None:
+        """Announce what is old enough to those that have not said that they have it."""
+        due = [tx_id for at, tx_id in self._announce if at <= now_ms]
+        self._announce = self._announce[len(due) :]
+        self._announce_at_ms = now_ms + limits.BUNDLE_DELAY_MS if self._announce else None
+        entries = [(tx_id, entry) for tx_id in due if (entry := self._entries.get(tx_id)) is not None]
         for peer in self._peers.values():
-            ids, peer.announce = peer.announce, []
-            # Meanwhile it may have said that it has them.
-            lacking = [tx_id for tx_id in ids if tx_id in self._entries and not self._entries[tx_id].holders & peer.bit]
+            lacking = [tx_id for tx_id, entry in entries if not entry.holders & peer.bit]
             self.sends += [(peer.peer_id, Announce(chunk)) for chunk in chunks(lacking)]
 
     def _flush_stored(self, now_ms: int) -> None:

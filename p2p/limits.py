@@ -45,9 +45,11 @@ PEER_ADDRESSES_MAX = 64
 
 # --- Transactions ---------------------------------------------------------------------------------------------
 
-ANNOUNCE_DELAY_MS = 20
-"""Announces and repeated ``stored`` are bundled this long: it saves messages when it matters, is a fiftieth of a slot,
-and gives a push that is under way the time to arrive."""
+BUNDLE_DELAY_MS = 20
+"""Announces, votes passed on, and ``stored`` that follows another, are bundled this long: it saves messages when it
+matters, and is a fiftieth of a slot."""
+ANNOUNCE_DELAY_MS = 30
+"""Nothing is announced earlier than this, a bundle and a way: whoever got the push has said ``stored`` by then."""
 STORED_PULL_DELAY_MS = 200
 """After a ``stored`` for an unknown transaction, its push or announce gets this long before it is asked for."""
 PULL_TIMEOUT_MS = 3_000
@@ -60,6 +62,8 @@ UNCHECKED_BYTES_MAX = 32 * 1024 * 1024
 """Bodies handed out to be checked and not yet answered for: beyond this nothing is asked for and pushes are dropped."""
 UNUSABLE_IDS_MAX = 16_384
 """Transactions remembered as not usable here, so that they are not pulled again from each peer."""
+UNUSABLE_MS = 60_000
+"""After this such a transaction may be tried again: a key may have been admitted, or a full disk emptied."""
 PEER_UP_IDS_MAX = 65_536
 """Ids that a new peer is told of, newest first to be kept."""
 

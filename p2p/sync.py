@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from consensus.verdict import Verdict
 from ledger.block import Block, SealedHeader, block_id_of
@@ -23,9 +23,6 @@ from p2p import limits
 from p2p.download import ChainView, Download, ForkError
 from p2p.messages import BlockBody, Bodies, GetBodies, GetHeaders, Headers, Message, NotFound, Status, What
 from p2p.scores import PeerId, Scores
-
-SyncMessage: TypeAlias = Status | GetHeaders | Headers | GetBodies | Bodies | NotFound
-"""What ``Sync.receive`` takes; all else is for gossip or the transport."""
 
 
 def is_for_sync(message: Message) -> bool:
@@ -75,6 +72,13 @@ class _Peer:
     bodies_due_ms: int = 0
     cool_until_ms: int = 0
     """It failed to answer, or what it has led nowhere: not asked until then, unless there is no other."""
+    failures: int = 0
+    """Since its last good answer: those with fewer are asked first, or a few silent peers could be asked in turns."""
+
+    def fail(self, now_ms: int) -> None:
+        """Leave it alone for a while, and prefer others after that."""
+        self.failures += 1
+        self.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
 
 
 class Sync:
@@ -197,7 +201,7 @@ class Sync:
             self._fork(download, peer, now_ms)
         except LedgerError:
             # A lie: the caller charges it. What came in earlier answers was linked and signed, and is kept.
-            peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+            peer.fail(now_ms)
             self._change_leader(now_ms)
             self._step(now_ms)
             raise
@@ -206,7 +210,7 @@ class Sync:
     def _end_of_headers(self, download: Download, peer: _Peer, now_ms: int) -> None:
         """The leader has no header above the tail, although it said so."""
         claimed = peer.status
-        peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+        peer.fail(now_ms)
         height = download.tail_height + 1
         self._change_leader(now_ms)
         # [REJECT] Who has a final block has the headers below it.
@@ -220,7 +224,7 @@ class Sync:
         """The leader's headers do not continue ours."""
         if download.tail_height == download.anchor_height:
             # Not even our final block. An honest peer that lacks a certificate may be on another branch for a while.
-            peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+            peer.fail(now_ms)
             self._restart()
             # [REJECT] Two final blocks at one height: one of us is lied to.
             if peer.status is not None and peer.status.final_height >= download.anchor_height:
@@ -232,7 +236,7 @@ class Sync:
         self._forks += 1
         if self._forks > limits.SYNC_FORKS_MAX:
             self._forks = 0
-            peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+            peer.fail(now_ms)
         self._restart()
 
     def _receive_bodies(self, message: Bodies, sender: PeerId, peer: _Peer, now_ms: int) -> bool:
@@ -248,11 +252,12 @@ class Sync:
             download.take_bodies(message.bodies)
         except PeerError:
             download.give_back(sender, asked, lacks=True)
-            peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+            peer.fail(now_ms)
             if download.leader == sender:
                 self._change_leader(now_ms)
             self._step(now_ms)
             raise
+        peer.failures = 0
         # What found no room in the answer is asked again.
         download.give_back(sender, asked, lacks=False)
         return True
@@ -321,7 +326,7 @@ class Sync:
         if self._download is not None:
             leader = self._peers.get(self._download.leader)
             if leader is not None:
-                leader.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+                leader.fail(now_ms)
             self._restart()
         self._step(now_ms)
 
@@ -331,7 +336,7 @@ class Sync:
         if peer is None or peer.status is None:
             return
         header = block.sealed.header
-        if header.height > peer.status.head_height:
+        if header.height > peer.status.head_height or self._chain.has_block(peer.status.head_id):
             old = peer.status
             peer.status = Status(
                 header.height, block_id_of(header), header.slot, old.justified_height, old.final_height, old.final_id,
@@ -365,12 +370,12 @@ class Sync:
         for peer_id, peer in self._peers.items():
             if peer.bodies_asked and now_ms >= peer.bodies_due_ms:
                 asked, peer.bodies_asked = peer.bodies_asked, []
-                peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+                peer.fail(now_ms)
                 if self._download is not None:
                     self._download.give_back(peer_id, asked, lacks=False)
             if peer.headers_asked and now_ms >= peer.headers_due_ms:
                 peer.headers_asked = 0
-                peer.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+                peer.fail(now_ms)
                 if self._download is not None and self._download.leader == peer_id:
                     self._change_leader(now_ms)
         if self._stall_ms is not None and now_ms >= self._stall_ms:
@@ -415,17 +420,17 @@ class Sync:
             self._download.leader = leader
 
     def _best(self, now_ms: int) -> PeerId | None:
-        """Return the peer to follow: the highest of those that are ahead and not cooling off."""
+        """Return the peer to follow: of those ahead and not cooling off, the most reliable, then the highest."""
         own = self._chain.status(now_ms=now_ms)
         ahead = [
-            (status.final_height, status.justified_height, status.head_height, peer_id)
+            (-peer.failures, status.final_height, status.justified_height, status.head_height, peer_id)
             for peer_id, peer in self._peers.items()
             if (status := peer.status) is not None
             and now_ms >= peer.cool_until_ms
             and _is_ahead(peer, own, now_ms)
             and not self._chain.has_block(status.head_id)
         ]
-        return max(ahead)[3] if ahead else None
+        return max(ahead)[-1] if ahead else None
 
     def _step(self, now_ms: int) -> None:
         """Begin, continue or end a download: ask for what there is room for, hand on what is complete."""
@@ -446,7 +451,7 @@ class Sync:
         led_by, front = self._peers[download.leader], download.front
         if front is not None and front.body is None and front.lacking.issuperset(self._peers):
             # Nobody has what the leader's headers name.
-            led_by.cool_until_ms = now_ms + limits.SYNC_COOL_OFF_MS
+            led_by.fail(now_ms)
             self._restart()
         elif front is None and led_by.status is not None and download.tail_height >= led_by.status.head_height:
             # All is handed on. Until the peer says something new, there is nothing more to get from it.
@@ -468,7 +473,7 @@ class Sync:
 
     def _ask_bodies(self, download: Download, now_ms: int) -> None:
         cool = [peer_id for peer_id, peer in self._peers.items() if now_ms >= peer.cool_until_ms]
-        for peer_id in cool or list(self._peers):
+        for peer_id in sorted(cool or self._peers, key=lambda peer_id: self._peers[peer_id].failures):
             peer = self._peers[peer_id]
             if peer.bodies_asked or peer.status is None:
                 continue

@@ -173,7 +173,7 @@ class Network:
         for _ in range(steps):
             timers = [(at, name) for name, at in self.timers.items() if at is not None]
             due = min(timers, default=None)
-            if self.queue and (due is None or self.queue[0][0] <= due[0]):
+            if self.queue and self.queue[0][0] <= min(end, due[0] if due else end):
                 at, _, sender, receiver, message = heapq.heappop(self.queue)
                 self.now_ms = max(self.now_ms, at)
                 self.nodes[receiver].receive(message, sender)
@@ -183,5 +183,6 @@ class Network:
                 node.gossip.handle_timer(now_ms=self.now_ms)
                 node.pump()
             else:
+                self.now_ms = end if self.queue or due else self.now_ms
                 return
         raise AssertionError("the network does not come to rest")

@@ -114,7 +114,7 @@ def test_received_transactions_are_announced_later():
     ids = [tx_id for tx_id, _ in pairs]
     assert bench.sends() == [(A, Stored(ids)), (B, Stored(ids)), (C, Stored(ids))]
     bench.receive(Stored([ids[0]]), B)
-    bench.timer(limits.ANNOUNCE_DELAY_MS)
+    bench.timer(limits.ANNOUNCE_DELAY_MS + limits.BUNDLE_DELAY_MS)
     assert bench.sends() == [(B, Announce([ids[1]])), (C, Announce(ids))]
 
 
@@ -215,7 +215,7 @@ def test_stored_is_bundled_when_busy():
         bench.keep(transaction(n), now_ms=n)
         ids.append(transaction(n)[0])
     assert bench.sends() == [(A, Stored(ids[:1]))]
-    bench.timer(limits.ANNOUNCE_DELAY_MS)
+    bench.timer(limits.BUNDLE_DELAY_MS)
     assert bench.sends() == [(A, Stored(ids[1:]))]
 
 
@@ -258,7 +258,7 @@ def test_a_bad_body_is_asked_elsewhere():
 
 
 def test_an_unusable_transaction_is_not_pulled_again():
-    """What cannot be used here is not asked of the next announcer."""
+    """What cannot be used here is not asked of the next announcer; after a while it may be tried again."""
     bench = Bench(A, B)
     tx_id, raw = transaction(1)
     bench.receive(Transactions([raw]), A)
@@ -267,6 +267,7 @@ def test_an_unusable_transaction_is_not_pulled_again():
     assert bench.receive(Announce([tx_id]), B) is Verdict.IGNORE
     assert bench.receive(Transactions([raw]), B) is Verdict.IGNORE
     assert bench.gossip.next_timer_ms() is None
+    assert bench.receive(Transactions([raw]), B, limits.UNUSABLE_MS) is Verdict.ACCEPT
 
 
 def test_offers_of_one_peer_are_bounded(monkeypatch):
@@ -417,7 +418,7 @@ def test_votes_are_handed_on_once_and_passed_on_bundled():
     assert bench.gossip.take_ready().votes == [(one, A), (two, A)]
     bench.gossip.vote_accepted(one, A, now_ms=0)
     bench.gossip.vote_accepted(two, A, now_ms=1)
-    bench.timer(limits.ANNOUNCE_DELAY_MS)
+    bench.timer(limits.BUNDLE_DELAY_MS)
     assert bench.sends() == [(B, Votes([one])), (C, Votes([one, two]))]
 
 
@@ -475,7 +476,18 @@ def test_a_mesh_gets_each_body_once():
         assert set(network[n].store) == {tx_id for part in ids for tx_id in part}
         assert set(network[n].bodies_received.values()) == {1}
         assert set(ids[n]) <= set(network[n].accepted)
-    assert network.sent["GetTransactions"] == 0
+    assert (network.sent["GetTransactions"], network.sent["Announce"]) == (0, 0)
+
+
+def test_a_busy_mesh_announces_nothing():
+    """One transaction each 6 ms: whoever got the push has said so before it would be told."""
+    network = Network(4)
+    for n in range(100):
+        network[n % 4].submit(n)
+        network.run(for_ms=6)
+    network.run()
+    assert (network.sent["Transactions"], network.sent["Announce"]) == (300, 0)
+    assert network.sent["Stored"] < 900
 
 
 def test_a_line_passes_bodies_on():

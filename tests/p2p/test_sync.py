@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 from gossip_network import CHAIN, block_of, transaction
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consensus.verdict import Verdict
@@ -382,6 +382,17 @@ def test_an_unknown_parent_begins_at_once():
     bench.sync.unknown_parent(blocks[8], B, now_ms=5)
 
 
+def test_an_unknown_parent_on_another_branch():
+    """A block no higher than what its sender had before, which is here: the sender has moved to another branch."""
+    blocks, other = chain_of(9), chain_of(9, salt=1)
+    bench = Bench(Chain(blocks[:8], unfinal=8), A)
+    bench.receive(Chain(blocks[:8], unfinal=8).status(now_ms=0), A)
+    bench.sync.unknown_parent(other[7], A, now_ms=5)
+    assert bench.sends() == []
+    bench.sync.unknown_parent(other[8], A, now_ms=5)
+    assert bench.sends() == [(A, GetHeaders(1, limits.HEADERS_MAX))]
+
+
 def test_a_refused_block_is_not_fetched_again():
     """[REJECT] Nor any chain over it."""
     blocks = chain_of(4)
@@ -667,7 +678,8 @@ def test_a_lying_peer_does_not_stop_it(thousand, liar):
     assert set(late.rejected) == (set() if liar is silent else {bytes(20)})
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
+@example([silent, silent, silent], 0, 3, 0)
 @given(
     st.lists(st.sampled_from([None, *LIARS]), max_size=3), st.integers(0, 999), st.integers(3, 60), st.integers(0, 9)
 )
