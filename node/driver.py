@@ -264,6 +264,8 @@ class Driver:
         try:
             if self.engine.receive_vote(vote, now_ms=now_ms()) is Verdict.ACCEPT:
                 self.gossip.vote_accepted(vote, sender, now_ms=now_ms())
+            else:
+                self.gossip.vote_ignored(vote)
         except LedgerError as error:
             self._reject(sender, error)
 
@@ -409,6 +411,9 @@ class Driver:
                 self.engine.receive_block(block, now_ms=now_ms())
             except StoreError:
                 raise
+            except UnknownParent:
+                # An earlier block was ignored, as one from the future: sync asks for the stretch again.
+                continue
             except LedgerError as error:
                 self.sync.block_refused(block, now_ms=now_ms())
                 self._reject(sender, error)

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import signal
 import sys
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from p2p.transport import PATH, Transport, TransportConfig
 from telephony.builder import Profile
 from telephony.vault import Vault
 
+REFUSAL_LOG_MS = 60_000
+REFUSALS_MAX = 1_024
 STOP_SECONDS = 5.0
 """Requests under way get this long to end."""
 
@@ -159,9 +162,11 @@ async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, ke
 def make_transport(node: Node, key: PrivateKey, config: NodeConfig, endpoint: str) -> Transport:
     """Return the transport whose connections feed ``node``."""
     log = get_log("peering")
+    refusals = _Refusals()
 
     def on_peer_up(peer: ProvenPeer) -> None:
         log.info("peer up", peer=peer.key_id.hex(), member=peer.member_id, endpoint=peer.endpoint)
+        refusals.forget(peer.endpoint)
         node.driver.peer_up(peer.key_id)
 
     def on_peer_down(peer_id: bytes, reason: str) -> None:
@@ -177,9 +182,31 @@ def make_transport(node: Node, key: PrivateKey, config: NodeConfig, endpoint: st
         on_peer_up=on_peer_up,
         on_peer_down=on_peer_down,
         on_fault=lambda peer_id, reason: node.gossip.reject(peer_id, reason, now_ms=now_ms()),
-        on_refused=lambda address, reason: log.warning("no peering", address=address, reason=reason),
+        on_refused=refusals.note,
         is_candidate=node.is_candidate,
     )
+
+
+class _Refusals:
+    """Logs that an address cannot be reached: when it begins, when the reason changes, and now and then."""
+
+    def __init__(self) -> None:
+        self._log = get_log("peering")
+        self._last: OrderedDict[str, tuple[str, int]] = OrderedDict()
+
+    def note(self, address: str, reason: str) -> None:
+        """Log it, unless the same was logged lately."""
+        before, at_ms = self._last.get(address, ("", 0))
+        if reason == before and now_ms() < at_ms + REFUSAL_LOG_MS:
+            return
+        self._last[address] = (reason, now_ms())
+        if len(self._last) > REFUSALS_MAX:
+            self._last.popitem(last=False)
+        self._log.warning("no peering", address=address, reason=reason)
+
+    def forget(self, address: str) -> None:
+        """Begin anew: the peer is there."""
+        self._last.pop(address, None)
 
 
 async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, tokens: list[Token]) -> Address:
