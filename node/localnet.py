@@ -1,0 +1,111 @@
+"""Nodes of a cluster as processes on this machine: started, watched, killed and stopped by their own process ids.
+
+For demonstrations, benchmarks and tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import LedgerError
+from node.client import Client
+from node.cluster import ClusterNode
+
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+LOG_TAIL_LINES: Final = 12
+
+
+class LocalNode:
+    """One ``ledgerd`` process.
+
+    Attributes:
+        place: its files and addresses.
+        client: asks it, with its own token.
+        process: None before the first start.
+    """
+
+    def __init__(self, place: ClusterNode, arguments: Sequence[str] = ()) -> None:
+        """Prepare; nothing runs yet.
+
+        arguments: further options of ``ledgerd``.
+        """
+        self.place = place
+        self.client = Client(place.url, place.token)
+        self.process: subprocess.Popen[bytes] | None = None
+        self._arguments = arguments
+
+    @property
+    def name(self) -> str:
+        """The member's id."""
+        return self.place.member_id
+
+    @property
+    def log(self) -> Path:
+        """What the process wrote; every start appends."""
+        return self.place.home / "ledgerd.log"
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether the process is there."""
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Start the process, in a session of its own: Ctrl-C reaches only whoever started it."""
+        command = [sys.executable, "-m", "node.cli.ledgerd", "--config", str(self.place.config), *self._arguments]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - our own program
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait_ready(self, seconds: float = START_SECONDS) -> None:
+        """Return when the API answers. Raises LedgerError with the end of the log where it does not."""
+        deadline = time.monotonic() + seconds
+        while not self.client.is_ready():
+            if not self.is_running or time.monotonic() > deadline:
+                how = "ended" if not self.is_running else f"did not answer within {seconds:g} s"
+                raise LedgerError(f"node {self.name} {how}; its log ends:\n{self.log_tail()}", where=str(self.log))
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End the process as a power cut would, and wait until it is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def terminate(self) -> None:
+        """Ask the process to stop."""
+        if self.process is not None and self.is_running:
+            self.process.send_signal(signal.SIGTERM)
+
+    def wait_stopped(self, seconds: float = STOP_SECONDS) -> int:
+        """Return the exit status; a process that does not end in time is killed, and its status is -9."""
+        if self.process is None:
+            return 0
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(seconds)
+        self.kill()
+        return -9
+
+    def log_tail(self) -> str:
+        """Return the last lines of the log."""
+        try:
+            lines = self.log.read_text("utf-8", "replace").splitlines()
+        except OSError:
+            return "(no log)"
+        return "\n".join(lines[-LOG_TAIL_LINES:])
+
+
+def stop_all(nodes: Sequence[LocalNode]) -> dict[str, int]:
+    """Stop the nodes that run, all at once; return the exit status of each."""
+    running = [node for node in nodes if node.is_running]
+    for node in running:
+        node.terminate()
+    return {node.name: node.wait_stopped() for node in running}
