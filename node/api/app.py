@@ -46,6 +46,8 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node, parts.now_ms))
     app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
+    app[stream.LIVE] = set()
+    app.on_shutdown.append(stream.end_streams)
     app.cleanup_ctx.append(_vault_context)
     return app
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from node.api.backend import Subscription
 from node.api.parts import CONTEXT
 from node.api.problems import NotConfigured, Overloaded
 from node.api.read import first_height
@@ -19,6 +20,8 @@ EXPORTS_MAX: Final = 2
 HEARTBEAT_S: Final = 15
 """A comment is sent this often, so that proxies keep a quiet stream open and a dead one is noticed."""
 
+LIVE: web.AppKey[set[Subscription]] = web.AppKey("live", set)
+"""The streams that are open."""
 EXPORTS: web.AppKey[asyncio.Semaphore] = web.AppKey("exports", asyncio.Semaphore)
 """Taken by each export that runs."""
 
@@ -28,6 +31,8 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     subscription = request.app[CONTEXT].node.subscribe()
     if subscription is None:
         raise Overloaded("too many live streams")
+    live = request.app[LIVE]
+    live.add(subscription)
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
     try:
@@ -35,8 +40,15 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         await response.write(b": ledgerd\n\n")
         await _relay(response, subscription.__aiter__())
     finally:
+        live.discard(subscription)
         subscription.close()
     return response
+
+
+async def end_streams(app: web.Application) -> None:
+    """End every live stream: a node that stops waits for nobody who only listens."""
+    for subscription in list(app[LIVE]):
+        subscription.close()
 
 
 async def _relay(response: web.StreamResponse, events: AsyncIterator[dict[str, Any]]) -> None:

@@ -112,7 +112,9 @@ class Subscription:
             yield event
 
     def close(self) -> None:
-        self.is_closed = True
+        if not self.is_closed:
+            self.is_closed = True
+            self.queue.put_nowait(None)
 
 
 def make_genesis() -> Genesis:

@@ -450,6 +450,13 @@ async def test_events_come_as_they_happen_and_end(api):
     assert api.node.subscriptions[0].is_closed
 
 
+async def test_live_streams_end_when_the_node_stops(api):
+    async with api.client.get("/v1/events") as response:
+        assert await response.content.readline() == b": ledgerd\n"
+        await api.client.app.shutdown()
+        assert await response.content.read() == b"\n"
+
+
 async def test_an_export_streams_from_a_height(tmp_path):
     async def export(height: int):
         for number in range(height, height + 3):
