@@ -20,7 +20,7 @@ EXPORTS_MAX: Final = 2
 HEARTBEAT_S: Final = 15
 """A comment is sent this often, so that proxies keep a quiet stream open and a dead one is noticed."""
 
-LIVE: web.AppKey[set[Subscription]] = web.AppKey("live", set)
+LIVE: web.AppKey[set[Subscription]] = web.AppKey("live", set[Subscription])
 """The streams that are open."""
 EXPORTS: web.AppKey[asyncio.Semaphore] = web.AppKey("exports", asyncio.Semaphore)
 """Taken by each export that runs."""
@@ -47,7 +47,8 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 
 async def end_streams(app: web.Application) -> None:
     """End every live stream: a node that stops waits for nobody who only listens."""
-    for subscription in list(app[LIVE]):
+    live = app[LIVE]
+    for subscription in list(live):
         subscription.close()
 
 
