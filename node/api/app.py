@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -42,9 +43,11 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     writer = VaultWriter(parts.vault) if parts.vault is not None else None
     ingest = Ingest(node, writer) if writer is not None else None
     app = web.Application(middlewares=[problems, check_host(parts.hosts)])
-    app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node))
-    app[stream.OPEN] = {"events": 0, "exports": 0}
+    app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node, parts.now_ms))
+    app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
+    app[stream.LIVE] = set()
+    app.on_shutdown.append(stream.end_streams)
     app.cleanup_ctx.append(_vault_context)
     return app
 

@@ -172,6 +172,8 @@ def status_of(error: LedgerError) -> int:
     """Return the HTTP status that fits an error."""
     if isinstance(error, ApiError):
         return error.status
+    if error.code == Overloaded.code:
+        return Overloaded.status
     return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
 
 

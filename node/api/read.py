@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-from typing import Final
 
 from aiohttp import web
 
@@ -16,8 +15,6 @@ from node.api import views
 from node.api.incoming import private_to_json
 from node.api.parts import CONTEXT
 from node.api.problems import NotConfigured, NotFound, json_response
-
-HEALTHY_STATES: Final = frozenset({"in-step", "in_step", "synced"})
 
 
 async def get_head(request: web.Request) -> web.Response:
@@ -106,23 +103,13 @@ async def get_genesis(request: web.Request) -> web.Response:
 
 async def get_health(request: web.Request) -> web.Response:
     """Return 200 when the node is in step with its peers, 503 and why when it is not."""
-    status = request.app[CONTEXT].node.status()
-    state = status.sync.state
-    if views.plain(state) in HEALTHY_STATES:
-        return json_response({"status": "ok", "head_height": status.head.height, "final_height": status.final.height})
-    reasons = {
-        "syncing": f"{status.sync.behind_blocks} blocks behind, at {status.head.height} of {status.sync.target_height}",
-        "alone": "no quorum of producers is being heard",
-        "stalled": f"nothing has become final for {status.final_age_ms} ms",
-    }
-    name = str(views.plain(state))
-    document = {
-        "status": name,
-        "reason": reasons.get(name, f"the node is {name}"),
-        "head_height": status.head.height,
-        "final_height": status.final.height,
-    }
-    return json_response(document, status=503)
+    context = request.app[CONTEXT]
+    status = context.node.status()
+    state, reason = views.health_of(context.node, status, context.parts.now_ms())
+    document = {"status": state, "head_height": status.head_height, "final_height": status.final_height}
+    if reason:
+        document["reason"] = reason
+    return json_response(document, status=503 if reason else 200)
 
 
 async def get_metrics(request: web.Request) -> web.Response:

@@ -9,39 +9,47 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from node.api.backend import Subscription
 from node.api.parts import CONTEXT
 from node.api.problems import NotConfigured, Overloaded
 from node.api.read import first_height
 from node.api.views import plain
 
-SUBSCRIBERS_MAX: Final = 64
-"""Live streams at one time: each is a connection and a queue."""
 EXPORTS_MAX: Final = 2
 """Exports at one time: each reads the disk as fast as it can."""
 HEARTBEAT_S: Final = 15
 """A comment is sent this often, so that proxies keep a quiet stream open and a dead one is noticed."""
 
-OPEN: web.AppKey[dict[str, int]] = web.AppKey("open", dict)
-"""How many streams of each kind are open."""
+LIVE: web.AppKey[set[Subscription]] = web.AppKey("live", set[Subscription])
+"""The streams that are open."""
+EXPORTS: web.AppKey[asyncio.Semaphore] = web.AppKey("exports", asyncio.Semaphore)
+"""Taken by each export that runs."""
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
     """Stream what happens from now on, one event for each block, finality and loss."""
-    counts = request.app[OPEN]
-    if counts["events"] >= SUBSCRIBERS_MAX:
-        raise Overloaded("too many live streams", expected=f"at most {SUBSCRIBERS_MAX}")
+    subscription = request.app[CONTEXT].node.subscribe()
+    if subscription is None:
+        raise Overloaded("too many live streams")
+    live = request.app[LIVE]
+    live.add(subscription)
     response = web.StreamResponse(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
-    counts["events"] += 1
-    subscription = request.app[CONTEXT].node.subscribe()
     try:
         await response.prepare(request)
         await response.write(b": ledgerd\n\n")
         await _relay(response, subscription.__aiter__())
     finally:
+        live.discard(subscription)
         subscription.close()
-        counts["events"] -= 1
     return response
+
+
+async def end_streams(app: web.Application) -> None:
+    """End every live stream: a node that stops waits for nobody who only listens."""
+    live = app[LIVE]
+    for subscription in list(live):
+        subscription.close()
 
 
 async def _relay(response: web.StreamResponse, events: AsyncIterator[dict[str, Any]]) -> None:
@@ -72,11 +80,10 @@ async def get_export(request: web.Request) -> web.StreamResponse:
     height = first_height(request)
     if context.parts.export is None:
         raise NotConfigured("this node makes no exports", where="export")
-    counts = request.app[OPEN]
-    if counts["exports"] >= EXPORTS_MAX:
+    running = request.app[EXPORTS]
+    if running.locked():
         raise Overloaded("too many exports at once", expected=f"at most {EXPORTS_MAX}")
-    counts["exports"] += 1
-    try:
+    async with running:
         chunks = context.parts.export(height).__aiter__()
         # The first chunk is made before the status is sent: what fails at once is still a problem document.
         first = await anext(chunks, b"")
@@ -86,8 +93,6 @@ async def get_export(request: web.Request) -> web.StreamResponse:
         await response.write(first)
         async for chunk in chunks:
             await response.write(chunk)
-    finally:
-        counts["exports"] -= 1
     return response
 
 

@@ -18,8 +18,8 @@ from ledger.store import MemoryStore, Space, WriteBatch
 from ledger.transaction import make_transaction, tx_id_of
 from ledger.validation import CheckedTransaction, check_transaction
 
-NOW_MS = 1_795_240_000_000
-"""2026-11-21, some two hours after the calls in the fixtures."""
+NOW_MS = 1_795_250_000_000
+"""2026-11-21, a few hours after the calls in the fixtures."""
 SLOT_MS = 1_000
 MEMBER = "carrier-a"
 KEY = PrivateKey.from_seed(b"api test")
@@ -29,8 +29,7 @@ SECRET = bytes(range(32))
 
 @dataclass(frozen=True)
 class Submitted:
-    tx_id: bytes
-    status: str
+    tx_id: bytes | None
     error: LedgerError | None = None
 
 
@@ -47,36 +46,45 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Point:
-    height: int
-    block_id: bytes
-    slot: int
-
-
-@dataclass(frozen=True)
-class SyncState:
-    state: str = "in-step"
+class SyncStatus:
+    state: str = "alone"
     behind_blocks: int = 0
     target_height: int = 0
+    peers: int = 0
 
 
 @dataclass(frozen=True)
 class Status:
     version: str
-    chain_id: bytes
-    name: str
+    chain_id: str
+    chain_name: str
     member_id: str
-    sync: SyncState
-    head: Point
-    final: Point
-    justified_height: int
-    peers: int
-    pool_transactions: int
-    pool_records: int
-    slot: int
-    clock_skew_ms: int
     is_producer: bool
-    final_age_ms: int
+    sync: SyncStatus
+    head_height: int
+    head_id: str
+    head_slot: int
+    justified_height: int
+    final_height: int
+    final_id: str
+    unfinal_with_records: bool
+    slot_now: int
+    since_head_ms: int
+    peers: int
+    pending_transactions: int
+    pending_records: int
+    is_disk_full: bool
+    clock_skew_ms: int | None
+
+
+@dataclass(frozen=True)
+class PeerInfo:
+    key_id: str
+    member_id: str
+    agent: str
+    head_height: int
+    final_height: int
+    clock_skew_ms: int
 
 
 @dataclass
@@ -104,7 +112,9 @@ class Subscription:
             yield event
 
     def close(self) -> None:
-        self.is_closed = True
+        if not self.is_closed:
+            self.is_closed = True
+            self.queue.put_nowait(None)
 
 
 def make_genesis() -> Genesis:
@@ -112,7 +122,7 @@ def make_genesis() -> Genesis:
     return Genesis(
         version=1,
         name="api-test",
-        genesis_time_ms=NOW_MS - 3_600_000,
+        genesis_time_ms=NOW_MS - 10_000,
         parameters=Parameters(
             SLOT_MS, 1_000_000, 1, 20, 10, 35 * 86_400_000, 10_000, 4 * 1024 * 1024, 1000, "lifecycle"
         ),
@@ -135,7 +145,9 @@ class ApiNode:
         self.store = MemoryStore()
         self.member_id: str | None = MEMBER
         self.counters = Counters()
-        self.sync = SyncState()
+        self.sync = SyncStatus()
+        self.is_disk_full = False
+        self.peer = PeerInfo("ab" * 20, "carrier-b", "ledgerd/0.1.0", 3, 2, -5)
         self.now_ms = NOW_MS
         self.dropped: dict[bytes, str] = {}
         self.subscriptions: list[Subscription] = []
@@ -183,12 +195,11 @@ class ApiNode:
         try:
             tx = self.check(raw)
         except LedgerError as error:
-            return Submitted(b"", "refused", error)
-        if self.engine.has_transaction(tx.tx_id):
-            return Submitted(tx.tx_id, "known")
-        self.store.write(WriteBatch([(Space.PENDING.value + tx.tx_id, b"")], [(tx.tx_id, raw)]))
-        self.engine.add_transaction(tx)
-        return Submitted(tx.tx_id, "stored")
+            return Submitted(None, error)
+        if not self.engine.has_transaction(tx.tx_id):
+            self.store.write(WriteBatch([(Space.PENDING.value + tx.tx_id, b"")], [(tx.tx_id, raw)]))
+            self.engine.add_transaction(tx)
+        return Submitted(tx.tx_id)
 
     async def submit_items(self, items: list[bytes]) -> list[RecordRef]:
         self.submissions += 1
@@ -215,16 +226,32 @@ class ApiNode:
 
     def status(self) -> Status:
         head, final = self.engine.head, self.engine.final
-        final_ms = self.genesis.genesis_time_ms + max(final.slot, 0) * SLOT_MS
+        head_ms = self.genesis.genesis_time_ms + max(head.slot, 0) * SLOT_MS
         return Status(
-            "0.1.0", self.chain_id, "api-test", MEMBER, self.sync,
-            Point(head.height, head.block_id, head.slot), Point(final.height, final.block_id, final.slot),
-            final.height, 0, len(self.engine.pool), self.engine.pool.records,
-            self.engine.slot_at(self.now_ms), 0, True, self.now_ms - final_ms,
-        )  # fmt: skip
+            version="0.1.0",
+            chain_id=self.chain_id.hex(),
+            chain_name="api-test",
+            member_id=MEMBER,
+            is_producer=True,
+            sync=self.sync,
+            head_height=head.height,
+            head_id=head.block_id.hex(),
+            head_slot=head.slot,
+            justified_height=head.justified_height,
+            final_height=final.height,
+            final_id=final.block_id.hex(),
+            unfinal_with_records=head.last_records_height > final.height,
+            slot_now=self.engine.slot_at(self.now_ms),
+            since_head_ms=self.now_ms - head_ms,
+            peers=1,
+            pending_transactions=len(self.engine.pool),
+            pending_records=self.engine.pool.records,
+            is_disk_full=self.is_disk_full,
+            clock_skew_ms=-5,
+        )
 
-    def peers(self) -> list[Any]:
-        return []
+    def peers(self) -> list[PeerInfo]:
+        return [self.peer]
 
     def subscribe(self) -> Subscription:
         subscription = Subscription()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from api_node import KEY, MEMBER, NOW_MS, SECRET, STRANGER, ApiNode, SyncState, sign
+from api_node import KEY, MEMBER, NOW_MS, SECRET, STRANGER, ApiNode, SyncStatus, sign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from openapi_check import check_answer
 
 from ledger.cdr import CallRecord, Leg, ReleasedBy, Service, call_commitment, record_key_of
 from ledger.codec import encode
@@ -70,11 +73,18 @@ class Api:
 
     async def post(self, path: str, value: Any, **options: Any) -> tuple[int, Any]:
         async with self.client.post(path, json=value, headers={**AUTH, **options}) as response:
-            return response.status, await response.json(content_type=None)
+            return await self.answer("post", path, response)
 
     async def get(self, path: str, **headers: str) -> tuple[int, Any]:
         async with self.client.get(path, headers=headers) as response:
-            return response.status, await response.json(content_type=None)
+            return await self.answer("get", path, response)
+
+    @staticmethod
+    async def answer(method: str, path: str, response: ClientResponse) -> tuple[int, Any]:
+        """Return status and body, having held them against the OpenAPI document."""
+        value = await response.json(content_type=None)
+        check_answer(method, path, response.status, response.content_type, value)
+        return response.status, value
 
 
 @asynccontextmanager
@@ -238,7 +248,7 @@ async def test_a_record_that_did_not_count_is_shown_void(api):
 
 async def test_cdrs_of_a_kamailio_are_taken_once(api):
     status, answer = await api.post("/v1/ingest/kamailio", CDRS)
-    assert (status, answer) == (201, {"stored"})
+    assert (status, {result["outcome"] for result in answer["results"]}) == (201, {"stored"})
     status, again = await api.post("/v1/ingest/kamailio", CDRS)
     assert (status, {result["outcome"] for result in again["results"]}) == (200, {"already stored"})
     urls = [result["url"] for result in answer["results"]]
@@ -386,23 +396,33 @@ async def test_a_record_outside_its_transaction_is_404(api):
 
 
 async def test_status_members_and_genesis(api):
-    assert (await api.get("/v1/status"))[1]["sync"] == {"state": "in-step", "behind_blocks": 0, "target_height": 0}
+    assert (await api.get("/v1/status"))[1]["sync"] == {
+        "state": "alone",
+        "behind_blocks": 0,
+        "target_height": 0,
+        "peers": 0,
+    }
     _, producers = await api.get("/v1/producers")
     assert [(p["member_id"], p["key_id"]) for p in producers["producers"]] == [(MEMBER, KEY.key_id.hex())]
-    assert (await api.get("/v1/peers"))[1] == {"peers": []}
+    assert (await api.get("/v1/peers"))[1] == {"peers": [asdict(api.node.peer)]}
     assert (await api.get("/v1/genesis"))[1]["chain_id"] == api.node.chain_id.hex()
     assert (await api.get("/openapi.json"))[1]["openapi"].startswith("3.1")
 
 
 async def test_health_is_honest(api):
     assert (await api.get("/healthz"))[0] == 200
-    api.node.sync = SyncState("syncing", 40, 52)
+    api.node.sync = SyncStatus("syncing", 40, 52)
     status, health = await api.get("/healthz")
     assert (status, health["reason"]) == (503, "40 blocks behind, at 0 of 52")
-    for state in ("alone", "stalled"):
-        api.node.sync = SyncState(state)
-        status, health = await api.get("/healthz")
-        assert (status, health["status"]) == (503, state)
+    api.node.sync = SyncStatus("in step")
+    assert (await api.get("/healthz"))[1]["status"] == "ok"
+    api.node.now_ms += 60_000
+    status, health = await api.get("/healthz")
+    assert (status, health["status"], health["reason"]) == (503, "stalled", "no block for 70000 ms")
+    api.node.tick()
+    assert (await api.get("/healthz"))[0] == 200
+    api.node.is_disk_full = True
+    assert (await api.get("/healthz"))[1]["status"] == "disk-full"
 
 
 async def test_a_receipt_is_there_once_the_record_is_final(tmp_path):
@@ -428,6 +448,13 @@ async def test_events_come_as_they_happen_and_end(api):
     assert lines[:2] == ["id: 0", "event: block"]
     assert json.loads(lines[2].removeprefix("data: "))["height"] == 1
     assert api.node.subscriptions[0].is_closed
+
+
+async def test_live_streams_end_when_the_node_stops(api):
+    async with api.client.get("/v1/events") as response:
+        assert await response.content.readline() == b": ledgerd\n"
+        await api.client.app.shutdown()
+        assert await response.content.read() == b"\n"
 
 
 async def test_an_export_streams_from_a_height(tmp_path):
@@ -508,7 +535,9 @@ async def test_bodies_are_bounded_with_and_without_a_length(api):
     headers = {**AUTH, "Content-Type": "application/json"}
     async with api.client.post("/v1/records", data=chunks(), headers=headers) as response:
         assert response.status == 413
-    async with api.client.post("/v1/records", data=b" " * (RECORDS_BODY_BYTES_MAX + 1), headers=headers) as response:
+    async with api.client.post(
+        "/v1/records", data=io.BytesIO(bytes(RECORDS_BODY_BYTES_MAX + 1)), headers=headers
+    ) as response:
         assert (response.status, (await response.json(content_type=None))["status"]) == (413, 413)
 
 
@@ -607,7 +636,7 @@ def test_no_body_makes_the_program_fail(tmp_path_factory, raw, values, mutation,
             for path, body in bodies:
                 kind = "application/msgpack" if path.endswith("transactions") else "application/json"
                 async with api.client.post(path, data=body, headers={**AUTH, "Content-Type": kind}) as response:
-                    answers.append((response.status, await response.json(content_type=None)))
+                    answers.append(await api.answer("post", path, response))
         return answers
 
     for status, answer in asyncio.run(post_all()):
