@@ -33,7 +33,7 @@ from consensus.rows import (
 from consensus.schedule import producer_at
 from consensus.tree import BlockNode
 from consensus.verdict import Verdict
-from consensus.votes import TARGET_AHEAD_MAX, VoteGuard, VotePool, check_certificate, digest_of, link_of
+from consensus.votes import TARGET_AHEAD_MAX, SignatureCheck, VoteGuard, VotePool, check_certificate, digest_of, link_of
 from ledger.block import Block, Certificate, SealedHeader, Vote, block_id_of, certificate_hash
 from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each, encode
@@ -78,13 +78,13 @@ class Engine:
         guard: what this node's key has promised.
     """
 
-    def __init__(self, genesis: Genesis, store: Store, *, key: PrivateKey | None, check: CheckRaw) -> None:
+    def __init__(self, genesis: Genesis, store: Store, *, key: PrivateKey | None, check: CheckRaw, is_valid: SignatureCheck = is_valid_signature) -> None:
         """Rebuild everything from ``store``; ``check`` validates raw transactions read back from it."""
         self.genesis = genesis
         self._store = store
         self._key = key
         self._check = check
-        self._index = RecordIndex(store)
+        self.index = RecordIndex(store)
         self._ready = Ready()
         self._orphans: dict[bytes, list[Block]] = {}
         self._heard: dict[bytes, int] = {}
@@ -96,7 +96,8 @@ class Engine:
         self.tree = restore_tree(genesis, store)
         self.head = self.tree.root
         self.chain_id = self.tree.root.chain.chain_id
-        self.votes = VotePool(self.chain_id)
+        self._is_valid = is_valid
+        self.votes = VotePool(self.chain_id, is_valid)
         self.best_certificate = read_certificate(store)
         self.guard = self._restore_guard()
         self._restore_unfinal()
@@ -137,7 +138,7 @@ class Engine:
 
     def final_height(self, tx_id: bytes) -> int | None:
         """Return the height of the final block that holds ``tx_id``."""
-        return self._index.height_of(tx_id)
+        return self.index.height_of(tx_id)
 
     def block(self, block_id: bytes) -> Block | None:
         """Return a block from the tree or, once final, from the store."""
@@ -173,7 +174,7 @@ class Engine:
 
     def add_transaction(self, tx: CheckedTransaction) -> None:
         """Take in a transaction that is checked and whose body is on disk."""
-        if self._index.height_of(tx.tx_id) is None:
+        if self.index.height_of(tx.tx_id) is None:
             self.pool.add(tx)
 
     def receive_block(self, block: Block, *, now_ms: int) -> Verdict:
@@ -253,7 +254,7 @@ class Engine:
 
     def written(self) -> None:
         """Note that every ``puts`` taken so far is durable: memory held for it may go."""
-        self._index.trim()
+        self.index.trim()
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
@@ -267,7 +268,7 @@ class Engine:
         # [REJECT] A producer signed it
         if producer is None:
             raise WrongProducer("not a producer's key", where="producer_key_id", actual=header.producer_key_id)
-        if not is_valid_signature(producer.public_key, block_id_of(header), sealed.signature):
+        if not self._is_valid(producer.public_key, block_id_of(header), sealed.signature):
             raise InvalidBlock("the signature does not verify", where="signature", actual=sealed.signature)
         # [REJECT] The certificate is the one in the header
         if certificate_hash(sealed.certificate) != header.qc_hash:
@@ -275,7 +276,7 @@ class Engine:
 
     def check_certificate(self, certificate: Certificate) -> None:
         """Check a certificate's signatures by the current sets. Raises InvalidVote."""
-        check_certificate(certificate, self.head.voting, self.chain_id, self.votes.signature)
+        check_certificate(certificate, self.head.voting, self.chain_id, self.votes.signature, self._is_valid)
 
     def _validate(self, block: Block) -> BlockNode:
         """Return the node of a block on a known parent. Raises InvalidBlock."""
@@ -298,9 +299,9 @@ class Engine:
             )
         finality = self._finality_after(parent, block.sealed.certificate)
         transactions = [self._transaction(item.tx_id) for item in block.body]
-        seen = SeenRecords(self._index, self.tree.overlays(parent))
+        seen = SeenRecords(self.index, self.tree.overlays(parent))
         time_ms = block_time_ms(self.genesis, header.slot)
-        chain = apply_block(parent.chain, block, transactions, time_ms, seen, self._read_records)
+        chain = apply_block(parent.chain, block, transactions, time_ms, seen, self.read_records)
         last = header.height if block.body else parent.last_records_height
         return BlockNode(
             block,
@@ -335,7 +336,7 @@ class Engine:
             )
         try:
             sets = node.voting if node else parent.voting
-            check_certificate(certificate, sets, self.chain_id, self.votes.signature)
+            check_certificate(certificate, sets, self.chain_id, self.votes.signature, self._is_valid)
         except InvalidVote as error:
             raise InvalidBlock(
                 error.what, where=f"certificate.{error.where}", expected=error.expected, actual=error.actual
@@ -354,7 +355,7 @@ class Engine:
         self.add_transaction(tx)
         return tx
 
-    def _read_records(self, tx_id: bytes) -> list[CallRecord]:
+    def read_records(self, tx_id: bytes) -> list[CallRecord]:
         raw = self._store.body(tx_id)
         if raw is None:
             raise StoreDamaged("a transaction taken in is not on disk", where=f"transaction {tx_id.hex()}")
@@ -420,7 +421,7 @@ class Engine:
         puts = self._ready.puts
         for here in path:
             assert here.block is not None
-            puts.extend(self._index.add(here.height, here.overlay))
+            puts.extend(self.index.add(here.height, here.overlay))
             puts.extend(final_puts(here.height, here.block_id))
             for item in here.block.body:
                 self.pool.remove(item.tx_id)
@@ -476,9 +477,9 @@ class Engine:
         """Seal a block on the head if there is reason to."""
         assert self._key is not None
         parent = self.head
-        seen = SeenRecords(self._index, self.tree.overlays(parent))
+        seen = SeenRecords(self.index, self.tree.overlays(parent))
         time_ms = block_time_ms(self.genesis, slot)
-        builder = BodyBuilder(parent.chain.state, time_ms, seen, self._read_records)
+        builder = BodyBuilder(parent.chain.state, time_ms, seen, self.read_records)
         self._fill(builder)
         if not builder.body and not self._is_empty_block_due(slot, now_ms):
             return
