@@ -95,7 +95,7 @@ class ByzantineNode(SimNode):
             return block
         time_ms = self.world.time_of(header.slot)
         seen = SeenRecords(self.engine.index, self.engine.tree.overlays(parent))
-        builder = BodyBuilder(parent.chain.state, time_ms, seen, self.engine.read_records)
+        builder = BodyBuilder(parent.chain.state, time_ms, seen, self.engine.pending.read_records)
         for item in block.body[:-1]:
             builder.add(self.world.check(self.store.body(item.tx_id) or b""))
         other = make_header(parent.chain, header.slot, self.key.key_id, builder, certificate)

@@ -82,8 +82,7 @@ class Simulation:
         liars = faults_tolerated(producers) if Fault.BYZANTINE in faults else 0
         kinds = [ByzantineNode] * liars + [SimNode] * (producers - liars)
         self.nodes = [
-            kind(self.world, n, producers, self.clock, self.network, self.random, self.watch)
-            for n, kind in enumerate(kinds)
+            kind(self.world, n, self.clock, self.network, self.random, self.watch) for n, kind in enumerate(kinds)
         ]
         for node in self.nodes:
             node.peers = [peer for peer in self.nodes if peer is not node]
@@ -228,9 +227,9 @@ class Simulation:
 
     def _trouble(self) -> str:
         states = [
-            f"n{node.number} final {node.engine.final.height} head {node.engine.head.height} pool {len(node.engine.pool)}"
+            f"n{node.number} final {e.final.height} head {e.head.height} pool {len(e.pool)}"
             for node in self.honest
-            if node.engine
+            if (e := node.engine)
         ]
         return f"{len(self.watch.lost(self.honest))} accepted transactions waiting; " + ", ".join(states)
 

@@ -108,6 +108,8 @@ class Invariants:
                 self._say(node, f"changes to {event.head.block_id.hex()[:6]} at height {event.head.height}")
             case DoubleVote():
                 self._say(node, f"sees a double vote at height {event.second.t_height}")
+                if not node.is_honest:
+                    return
                 number = next(p for p in range(64) if member_name(p) == self._member_of(node, event.second.key_id))
                 if not any(peer.number == number and not peer.is_honest for peer in node.peers):
                     raise Violation(f"n{node.number} holds a proof that honest n{number} voted twice")
@@ -130,7 +132,9 @@ class Invariants:
         assert node.engine is not None
         final = node.engine.final
         if final.height < self._reached.get(node.number, 0):
-            raise Violation(f"n{node.number} went back from final height {self._reached[node.number]} to {final.height}")
+            raise Violation(
+                f"n{node.number} went back from final height {self._reached[node.number]} to {final.height}"
+            )
         self._reached[node.number] = final.height
         known = self.final.get(final.height)
         if known is not None and known != final.block_id:
@@ -213,8 +217,13 @@ class Invariants:
     def lost(self, nodes: list[SimNode]) -> list[bytes]:
         """Return accepted transactions that are neither final nor, all their records having counted, void."""
         missing = [tx_id for tx_id in self.accepted if tx_id not in self.included and tx_id not in self.void]
-        node = nodes[0]
-        return [tx_id for tx_id in missing if not self._counted.issuperset(self._record_keys(node, tx_id))]
+        return [tx_id for tx_id in missing if not self._counted.issuperset(self._keys_anywhere(nodes, tx_id))]
+
+    def _keys_anywhere(self, nodes: list[SimNode], tx_id: bytes) -> list[bytes]:
+        holder = next((node for node in nodes if node.store.has_body(tx_id)), None)
+        if holder is None:
+            raise Violation(f"no honest node holds accepted {tx_id.hex()[:6]}")
+        return self._record_keys(holder, tx_id)
 
     def _member_of(self, node: SimNode, key_id: bytes) -> str:
         assert node.engine is not None
@@ -222,5 +231,3 @@ class Invariants:
 
     def _say(self, node: SimNode, text: str) -> None:
         self._transcript.say(self._clock.now_ms, f"n{node.number}", text)
-
-

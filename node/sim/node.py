@@ -72,7 +72,13 @@ class SimNode:
     is_honest = True
 
     def __init__(
-        self, world: World, number: int, count: int, clock: SimClock, network: SimNetwork, random: Random, watch: Watcher
+        self,
+        world: World,
+        number: int,
+        clock: SimClock,
+        network: SimNetwork,
+        random: Random,
+        watch: Watcher,
     ) -> None:
         self.world = world
         self.number = number
@@ -82,7 +88,6 @@ class SimNode:
         self.peers: list[SimNode] = []
         self.crash_after: int | None = None
         self.skew_ms = 0
-        self._producers = count
         self._clock = clock
         self._network = network
         self._random = random
@@ -241,7 +246,9 @@ class SimNode:
     def _take_transactions(self, engine: Engine, raws: tuple[bytes, ...], sender: int) -> None:
         """Write what is new, tell everybody that it is stored, and try the blocks that waited for it."""
         checked = [self.world.check(raw) for raw in raws]
-        new = {tx.tx_id: (tx, raw) for tx, raw in zip(checked, raws, strict=True) if not engine.has_transaction(tx.tx_id)}
+        new = {
+            tx.tx_id: (tx, raw) for tx, raw in zip(checked, raws, strict=True) if not engine.has_transaction(tx.tx_id)
+        }
         if new:
             # A crash before the write: the submitter was told nothing. After it: the transaction is found pending.
             puts: list[tuple[bytes, bytes | None]] = [(Space.PENDING.value + tx_id, b"") for tx_id in new]
@@ -316,5 +323,3 @@ class SimNode:
         raws = [raw for tx_id in offered if (raw := self.store.body(tx_id)) is not None]
         if raws:
             self.send(peer, Push(tuple(raws)))
-
-

@@ -11,7 +11,7 @@ from enum import Enum
 from ledger.store import MemoryStore, WriteBatch
 
 
-class Crashed(Exception):  # noqa: N818 - it is what happened
+class Crashed(Exception):
     """The node lost power at this point of its step."""
 
 
