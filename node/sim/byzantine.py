@@ -21,12 +21,15 @@ from ledger.transition import BodyBuilder, make_header
 from node.sim.node import SimNode
 
 WITHHELD_MS_MAX = 6_000
+VOTES_EVERY_MS = 100
+"""Two liars that answer each other's votes at once would fill the network with them."""
 
 
 class ByzantineNode(SimNode):
     """A producer that is not honest."""
 
     is_honest = False
+    _voted_at = -1
 
     def announce(self, message: Block | Vote) -> None:
         """Say something, perhaps something else, to some."""
@@ -46,7 +49,8 @@ class ByzantineNode(SimNode):
 
     def flush(self, engine: Engine) -> None:
         """Vote for everything in sight, then do as the engine says."""
-        if self._random.randrange(4) == 0:
+        if self._random.randrange(4) == 0 and self._voted_at != self._clock.now_ms // VOTES_EVERY_MS:
+            self._voted_at = self._clock.now_ms // VOTES_EVERY_MS
             for node in engine.tree.tips():
                 if node is not engine.tree.root:
                     self._vote(engine, node.link)
