@@ -78,6 +78,7 @@ class Simulation:
         self.watch = Invariants(self.world, self.clock, self.transcript)
         self.traffic = Traffic(self.world, self.random)
         self.crashes = 0
+        self._revive_after: dict[int, int] = {}
         self.transactions = 0
         liars = faults_tolerated(producers) if Fault.BYZANTINE in faults else 0
         kinds = [ByzantineNode] * liars + [SimNode] * (producers - liars)
@@ -85,6 +86,7 @@ class Simulation:
             kind(self.world, n, self.clock, self.network, self.random, self.watch) for n, kind in enumerate(kinds)
         ]
         for node in self.nodes:
+            node.on_down = self.on_crash
             node.peers = [peer for peer in self.nodes if peer is not node]
 
     @property
@@ -130,7 +132,7 @@ class Simulation:
             case Fault.LOSS:
                 network.weather.loss_milli = random.choice([0, 50, 200, 400])
             case Fault.DELAY:
-                network.weather.delay_max_ms = random.choice([40, 300, 900, 2_500])
+                network.weather.delay_max_ms = random.choice([40, 900, 2_500, 5_000])
             case Fault.DUPLICATE:
                 network.weather.duplicate_milli = random.choice([0, 300])
             case Fault.PARTITION:
@@ -155,8 +157,14 @@ class Simulation:
         if node.engine is None:
             return
         node.crash_after = self.random.randrange(CRASH_POINTS_MAX)
+        # Some are back at once, in the very slot in which they fell: that is when a forgotten seal would show.
+        delay_ms = self.random.choice([SLOT_MS // 20, SLOT_MS // 4, self.random.randint(SLOT_MS, 6 * SLOT_MS)])
+        self._revive_after[node.number] = delay_ms
+
+    def on_crash(self, node: SimNode) -> None:
+        """Let a node that fell come back when it was drawn to."""
         self.crashes += 1
-        self.clock.after(self.random.randint(SLOT_MS, 6 * SLOT_MS), lambda: self._revive(node))
+        self.clock.after(self._revive_after.pop(node.number, SLOT_MS), lambda: self._revive(node))
 
     def _revive(self, node: SimNode) -> None:
         if node.engine is None:

@@ -65,6 +65,7 @@ class SimNode:
         number: its place among the nodes.
         engine: None while it is down.
         crash_after: how many more points of its steps it lives through; None: it is not struck.
+        on_down: who is told that it fell.
         skew_ms: how far its clock is ahead.
         is_honest: whether the invariants bind it.
     """
@@ -88,6 +89,7 @@ class SimNode:
         self.peers: list[SimNode] = []
         self.crash_after: int | None = None
         self.skew_ms = 0
+        self.on_down: Callable[[SimNode], None] = lambda _node: None
         self._clock = clock
         self._network = network
         self._random = random
@@ -120,6 +122,7 @@ class SimNode:
         """Lose everything but the store."""
         self.engine = None
         self._watch.on_crash(self)
+        self.on_down(self)
 
     def _plan_timer(self, life: int) -> None:
         assert self.engine is not None
