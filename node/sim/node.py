@@ -312,6 +312,8 @@ class SimNode:
 
     def _gossip(self, engine: Engine) -> None:
         """Say how far this node is, ask again for what is missing, offer again what others may lack."""
+        if not self.peers:
+            return
         peer = self._random.choice(self.peers)
         self.send(peer, Status(engine.head.block_id, engine.head.height))
         missing = {
