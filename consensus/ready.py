@@ -64,3 +64,27 @@ class Ready:
 
     def __bool__(self) -> bool:
         return bool(self.puts or self.messages or self.events)
+
+
+class Outbox:
+    """Collects one step's output from the parts of an engine."""
+
+    def __init__(self) -> None:
+        self.ready = Ready()
+
+    def put(self, row_key: bytes, value: bytes | None) -> None:
+        """Ask for a row to be written; None deletes it."""
+        self.ready.puts.append((row_key, value))
+
+    def send(self, message: Block | Vote) -> None:
+        """Ask for a message to be sent to every peer, once everything put before is durable."""
+        self.ready.messages.append(message)
+
+    def tell(self, event: Event) -> None:
+        """Tell of something."""
+        self.ready.events.append(event)
+
+    def take(self) -> Ready:
+        """Return what was collected, and begin anew."""
+        ready, self.ready = self.ready, Ready()
+        return ready

@@ -94,6 +94,15 @@ class BlockNode:
         """Return the one link on which votes for this block count."""
         return Link(self.finality.justified, self.checkpoint)
 
+    def child(
+        self, block: Block, chain: ChainState, finality: BranchFinality, schedule: Schedule, overlay: Overlay
+    ) -> BlockNode:
+        """Return the node of a block on this one; it is not in the tree yet."""
+        last = chain.height if block.body else self.last_records_height
+        return BlockNode(
+            block, chain, finality, schedule, self.voting, parent=self, overlay=overlay, last_records_height=last
+        )
+
     def branch(self) -> Iterator[BlockNode]:
         """Return this block and its ancestors down to the root of the tree."""
         node: BlockNode | None = self

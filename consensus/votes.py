@@ -24,6 +24,9 @@ VOTES_PER_PRODUCER_MAX = 256
 TARGET_AHEAD_MAX = 20_000
 """A vote for a height this far above the final block is not kept."""
 
+SignatureCheck = Callable[[bytes, bytes, bytes], bool]
+"""Tells whether a signature is by a public key over a digest: (public_key, digest, signature)."""
+
 
 class Checkpoint(NamedTuple):
     """A block by height and id."""
@@ -104,8 +107,9 @@ def digest_of(chain_id: bytes, link: Link) -> bytes:
 class VotePool:
     """Verified votes above the final block, and the certificates they make."""
 
-    def __init__(self, chain_id: bytes) -> None:
+    def __init__(self, chain_id: bytes, is_valid: SignatureCheck = is_valid_signature) -> None:
         self._chain_id = chain_id
+        self._is_valid = is_valid
         self._links: dict[Link, dict[bytes, bytes]] = {}
         self._by_key: dict[bytes, list[Link]] = {}
 
@@ -119,7 +123,7 @@ class VotePool:
         if self.has(link, vote.key_id):
             return False
         # [REJECT] The signature is the producer's
-        if not is_valid_signature(public_key, digest_of(self._chain_id, link), vote.signature):
+        if not self._is_valid(public_key, digest_of(self._chain_id, link), vote.signature):
             raise InvalidVote("the signature does not verify", where="signature", actual=vote.signature)
         self._links.setdefault(link, {})[vote.key_id] = vote.signature
         held = self._by_key.setdefault(vote.key_id, [])
@@ -172,6 +176,7 @@ def check_certificate(
     sets: Sequence[VotingSet],
     chain_id: bytes,
     known: Callable[[Link, bytes], bytes | None] = lambda _link, _key: None,
+    is_valid: SignatureCheck = is_valid_signature,
 ) -> None:
     """Raise InvalidVote unless ``certificate`` holds a quorum of every one of ``sets``, in order.
 
@@ -203,5 +208,5 @@ def check_certificate(
             if known(link, producer.key_id) == signature:
                 continue
             # [REJECT] Every signature is good
-            if not is_valid_signature(producer.public_key, digest, signature):
+            if not is_valid(producer.public_key, digest, signature):
                 raise InvalidVote("the signature does not verify", where="parts.signatures", actual=signature)

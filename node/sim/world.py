@@ -1,0 +1,201 @@
+"""What a simulated chain is made of: keys, a genesis, and transactions of records.
+
+Signatures of producers are cheap stand-ins that everybody can check and, in a simulation, nobody forges; those of
+transactions are real and checked once for all nodes, since the check is a pure function of the bytes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from hashlib import sha256
+from random import Random
+
+from ledger.cdr import CallRecord, Leg, ReleasedBy, Service
+from ledger.codec import ZERO32, encode
+from ledger.crypto import PrivateKey
+from ledger.genesis import (
+    Candidate,
+    Delegation,
+    Genesis,
+    GenesisMember,
+    MemberKey,
+    Parameters,
+    Role,
+    RuleSetPin,
+    chain_id_of,
+)
+from ledger.state import genesis_state
+from ledger.transaction import make_transaction
+from ledger.transition import block_time_ms
+from ledger.validation import CheckedTransaction, check_transaction
+
+GENESIS_MS = 1_767_225_600_000
+"""2026-01-01T00:00:00Z, start of slot 0 of every simulated chain."""
+SLOT_MS = 1_000
+LIFETIME_MS = 3_600_000
+MAX_UNFINAL = 12
+HEARTBEAT_SLOTS = 30
+EPOCH_SLOTS = 10
+
+
+class StandInKey(PrivateKey):
+    """A key whose signatures cost a hash."""
+
+    def sign(self, digest: bytes) -> bytes:
+        """Return what ``is_stand_in_signature`` accepts."""
+        return _stand_in(self.public_key, digest)
+
+
+def _stand_in(public_key: bytes, digest: bytes) -> bytes:
+    half = sha256(public_key + digest).digest()
+    return half + half
+
+
+def is_stand_in_signature(public_key: bytes, digest: bytes, signature: bytes) -> bool:
+    """Tell whether a ``StandInKey`` made ``signature``."""
+    return signature == _stand_in(public_key, digest)
+
+
+@cache
+def producer_key(number: int) -> StandInKey:
+    """Return the node key of producer ``number``."""
+    key = PrivateKey.from_seed(b"node %d" % number)
+    return StandInKey(key._key)  # noqa: SLF001 - the same key with another way to sign
+
+
+@cache
+def submit_key(number: int) -> PrivateKey:
+    """Return the key with which member ``number`` signs its records."""
+    return PrivateKey.from_seed(b"submit %d" % number)
+
+
+def member_name(number: int) -> str:
+    """Return the id of member ``number``."""
+    return f"carrier-{number:02d}"
+
+
+@cache
+def make_genesis(producers: int) -> Genesis:
+    """Return a chain of members that all hold a seat."""
+    names = [member_name(n) for n in range(producers)]
+    members = [
+        GenesisMember(
+            names[n],
+            100,
+            [MemberKey(producer_key(n).public_key, Role.NODE), MemberKey(submit_key(n).public_key, Role.SUBMIT)],
+            Candidate(producer_key(n).key_id, "", ""),
+        )
+        for n in range(producers)
+    ]
+    parameters = Parameters(
+        slot_ms=SLOT_MS,
+        epoch_slots=EPOCH_SLOTS,
+        producer_count=producers,
+        max_unfinal=MAX_UNFINAL,
+        heartbeat_slots=HEARTBEAT_SLOTS,
+        record_window_ms=86_400_000,
+        block_records_max=1_000,
+        block_bytes_max=1_000_000,
+        member_share_milli=1_000,
+        carbon_basis="lifecycle",
+    )
+    delegations = [Delegation(name, name, 100) for name in names]
+    return Genesis(1, "simulated", GENESIS_MS, parameters, members, delegations, RuleSetPin([], []))
+
+
+class NoRules:
+    """A rule set that every record keeps."""
+
+    def __init__(self, rule_set_id: bytes) -> None:
+        self.rule_set_id = rule_set_id
+
+    def check_record(self, _record: CallRecord) -> None:
+        """Find nothing."""
+
+
+class World:
+    """One chain's genesis, and the means to make and check its transactions."""
+
+    def __init__(self, producers: int) -> None:
+        self.genesis = make_genesis(producers)
+        self.chain_id = chain_id_of(self.genesis)
+        self._state = genesis_state(self.genesis)
+        self._rules = NoRules(self._state.rule_set)
+        self._checked: dict[bytes, CheckedTransaction] = {}
+
+    def check(self, raw: bytes) -> CheckedTransaction:
+        """Return the summary of a raw transaction, checked in full the first time."""
+        checked = self._checked.get(raw)
+        if checked is None:
+            checked = check_transaction(raw, chain_id=self.chain_id, key_of=self._state.keys.get, rules=self._rules)
+            self._checked[raw] = checked
+        return checked
+
+    def time_of(self, slot: int) -> int:
+        """Return when ``slot`` begins."""
+        return block_time_ms(self.genesis, slot)
+
+    def make_transaction(self, member: int, calls: list[int], *, now_ms: int, lifetime_ms: int = LIFETIME_MS) -> bytes:
+        """Return a signed transaction of records of the calls with these numbers.
+
+        The same call by the same member has the same record key: only the first counts.
+        """
+        transaction = make_transaction(
+            [encode(make_record(call, now_ms)) for call in calls],
+            key=submit_key(member),
+            member_id=member_name(member),
+            chain_id=self.chain_id,
+            created_ms=now_ms,
+            expires_ms=now_ms + lifetime_ms,
+        )
+        return encode(transaction)
+
+
+def make_record(call: int, now_ms: int) -> CallRecord:
+    """Return the record of call number ``call``, which ended just now; its setup depends on its number alone."""
+    setup_ms = GENESIS_MS - 60_000 + call * 7
+    return CallRecord(
+        1,
+        Service.VOICE,
+        Leg.ORIGINATING,
+        ZERO32,
+        sha256(b"call %d" % call).digest()[:16],
+        setup_ms,
+        setup_ms + 10,
+        max(now_ms, setup_ms + 20),
+        200,
+        16,
+        ReleasedBy.CALLER,
+        0,
+        call % 1000,
+        call % 1000,
+        160 * (call % 1000),
+        160 * (call % 1000),
+        None,
+        None,
+        None,
+    )
+
+
+class Traffic:
+    """Draws transactions: mostly new calls, now and then one that was reported before."""
+
+    def __init__(self, world: World, random: Random) -> None:
+        self._world = world
+        self._random = random
+        self._calls = 0
+        self._recent: list[tuple[int, int]] = []
+
+    def draw(self, member: int, now_ms: int) -> bytes:
+        """Return the next transaction of ``member``."""
+        random = self._random
+        calls = []
+        for _ in range(random.randint(1, 3)):
+            repeated = [call for owner, call in self._recent if owner == member]
+            if repeated and random.randrange(6) == 0:
+                calls.append(random.choice(repeated))
+            else:
+                self._calls += 1
+                calls.append(self._calls)
+                self._recent = [*self._recent[-40:], (member, self._calls)]
+        return self._world.make_transaction(member, calls, now_ms=now_ms)

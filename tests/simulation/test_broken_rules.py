@@ -1,0 +1,94 @@
+"""The test of the test: a rule deliberately broken must be found out within its fixed seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from consensus import engine as engine_module
+from consensus.engine import Engine
+from consensus.votes import VoteGuard
+from ledger.store import WriteBatch
+from node.sim.cluster import ALL_FAULTS, Fault, Simulation
+from node.sim.node import SimNode
+
+SLOTS = 40
+SEEDS = range(60)
+CRASHES = frozenset({Fault.DELAY, Fault.CRASH})
+
+
+def first_violation(faults: frozenset[Fault]) -> str:
+    """Return what the first of the fixed seeds that finds something finds."""
+    for seed in SEEDS:
+        violation = Simulation(seed, 4, faults).run(SLOTS).violation
+        if violation:
+            return violation
+    return "nothing found"
+
+
+def patch_vote_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep an engine without V1 from voting for one block for ever."""
+    vote: Callable[[Engine], None] = Engine._vote
+
+    def vote_once(self: Engine) -> None:
+        if self._key is not None and not self.votes.has(self.head.link, self._key.key_id):
+            vote(self)
+
+    monkeypatch.setattr(Engine, "_vote", vote_once)
+
+
+def test_v1_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch_vote_once(monkeypatch)
+    monkeypatch.setattr(VoteGuard, "may_vote", lambda self, link: link.source.height >= self.max_source)
+    assert first_violation(ALL_FAULTS)[:3] == "V1:"
+
+
+def test_v2_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VoteGuard, "may_vote", lambda self, link: link.target.height >= self.next_target)
+    assert first_violation(ALL_FAULTS)[:3] == "V2:"
+
+
+def test_v3_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(VoteGuard, "after_seal", lambda self, _slot: self)
+    assert first_violation(CRASHES)[:3] == "V3:"
+
+
+def test_vote_sent_before_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def speak_first(self: SimNode, engine: Engine) -> None:
+        ready = engine.take_ready()
+        for message in ready.messages:
+            self.point()
+            self.announce(message)
+        if ready.puts:
+            self.write(WriteBatch(list(ready.puts), []))
+        engine.written()
+        for event in ready.events:
+            self._watch.on_event(self, event)
+
+    monkeypatch.setattr(SimNode, "flush", speak_first)
+    assert first_violation(CRASHES)[:3] in {"V1:", "V2:", "V3:"}
+
+
+def test_guard_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_set_guard", lambda self, guard: setattr(self, "guard", guard))
+    assert first_violation(CRASHES)[:3] in {"V1:", "V2:", "V3:"}
+
+
+def test_naive_finality(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Final once a quorum of producers has built on it, which is what plain delegated proof of stake does."""
+    update: Callable[[Engine], None] = Engine._update_head
+
+    def update_and_finalise(self: Engine) -> None:
+        update(self)
+        builders: set[bytes] = set()
+        for node in self.head.branch():
+            if node is self.tree.root:
+                return
+            builders.add(engine_module._producer_of(node))
+            if len(builders) >= self.quorum:
+                self._finalise(node)
+                return
+
+    monkeypatch.setattr(Engine, "_update_head", update_and_finalise)
+    assert first_violation(ALL_FAULTS)[:11] == "conflicting"
