@@ -253,7 +253,9 @@ class Engine:
 
     def written(self) -> None:
         """Note that every ``puts`` taken so far is durable: memory held for it may go."""
-        self._index.trim()
+        # Rows that came up since must not be let go of before they are written as well.
+        if not self._ready.puts:
+            self._index.trim()
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
