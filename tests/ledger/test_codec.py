@@ -54,8 +54,8 @@ def test_arbitrary_and_damaged_bytes_raise_only_encoding_errors(kind: type[Wire]
         try:
             value = decode(attempt, kind)
         except LedgerError as error:
-            assert isinstance(error, EncodingError)
-            assert error.where
+            assert isinstance(error, EncodingError)  # noqa: PT017
+            assert error.where  # noqa: PT017
         else:
             assert encode(value) == attempt
 
@@ -126,7 +126,7 @@ def test_invalid_utf8_is_an_encoding_error() -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "where"),
     [
-        (plain(make_record())[:-1] + [5], CallRecord, "energy"),
+        ([*plain(make_record())[:-1], 5], CallRecord, "energy"),
         ([2, *plain(make_record())[1:]], CallRecord, "version"),
         ([1, 9, *plain(make_record())[2:]], CallRecord, "service"),
         ([[bytes(33), 8], 1], list[MemberKey], "[0].roles"),

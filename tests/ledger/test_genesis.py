@@ -44,7 +44,7 @@ def test_there_and_back() -> None:
     text = genesis_to_json(GENESIS)
     assert genesis_from_json(text) == GENESIS
     assert json.loads(text)["chain_id"] == CHAIN_ID.hex()
-    assert list(json.loads(text))[0] == "chain_id"
+    assert next(iter(json.loads(text))) == "chain_id"
     assert genesis_from_json(json.dumps(fresh()).encode()) == make_genesis(rules=default_rule_set_pin("lifecycle"))
     check_genesis(GENESIS)
 
@@ -252,6 +252,6 @@ def test_damaged_files_raise_only_config_errors_or_hold(data: st.DataObject) -> 
     try:
         found = genesis_from_json(bytes(text))
     except ConfigError as error:
-        assert error.where.startswith("genesis.json")
+        assert error.where.startswith("genesis.json")  # noqa: PT017
     else:
         assert encode(found) == encode(GENESIS)

@@ -153,7 +153,7 @@ def test_arbitrary_json_raises_only_encoding_errors(value: Any, changes: dict[st
         try:
             found = from_readable(attempt, kind)
         except LedgerError as error:
-            assert isinstance(error, EncodingError)
+            assert isinstance(error, EncodingError)  # noqa: PT017
         else:
             assert from_readable(to_readable(found), kind) == found
 

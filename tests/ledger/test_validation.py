@@ -207,7 +207,7 @@ def test_arbitrary_transactions_raise_only_our_errors(data: st.DataObject) -> No
         try:
             checked = check(attempt)
         except LedgerError as error:
-            assert isinstance(error, EncodingError | InvalidTransaction | UnusableTransaction)
+            assert isinstance(error, EncodingError | InvalidTransaction | UnusableTransaction)  # noqa: PT017
         else:
             assert checked.tx_id == tx_id_of(GOOD.envelope)
 
@@ -302,7 +302,7 @@ def fits(tx: Transaction, at_ms: int, state: State = STATE) -> str:
     try:
         check_in_context(check(tx), state, at_ms)
     except UnusableTransaction as error:
-        assert error.expected
+        assert error.expected  # noqa: PT017
         return error.where
     return ""
 
