@@ -259,6 +259,7 @@ class Engine:
 
     def written(self) -> None:
         """Note that every ``puts`` taken so far is durable: memory held for it may go."""
+        # Rows that came up since must not be let go of before they are written as well.
         if not self._outbox.ready.puts:
             self.index.trim()
 

@@ -24,6 +24,8 @@ KeyId = NewType("KeyId", bytes)
 
 BLOCK_TRANSACTIONS_MAX = 65_535
 VOTING_SET_MAX = 21
+MOS_TOTALS_MAX = 40
+"""Eight methods, each with five kinds of MOS."""
 
 VoidBitmap = Annotated[bytes, Meta(max_length=125)]
 """One bit for each record of a transaction, first record in the lowest bit of the first byte; empty: none void."""
@@ -54,7 +56,7 @@ class Totals(Wire, frozen=True):
     server_mj: Count
     """Server energy with PUE: round(server_mj * pue_milli / 1000) of each record."""
     co2_ug: Count
-    mos: list[MosTotal]
+    mos: Annotated[list[MosTotal], Meta(max_length=MOS_TOTALS_MAX)]
     """Ascending by (method, kind), one each."""
 
 
@@ -163,8 +165,8 @@ def body_root(body: list[BodyItem]) -> bytes:
 
 
 def is_void(bitmap: bytes, index: int) -> bool:
-    """Tell whether record ``index`` is void under a transaction's bitmap."""
-    return bool(bitmap) and bool(bitmap[index >> 3] >> (index & 7) & 1)
+    """Tell whether record ``index`` is void under a transaction's bitmap; what lies beyond its end is not."""
+    return index >> 3 < len(bitmap) and bool(bitmap[index >> 3] >> (index & 7) & 1)
 
 
 def void_bitmap(indexes: set[int] | list[int], count: int) -> bytes:

@@ -18,9 +18,18 @@ from msgspec import Meta
 
 from ledger.codec import U16, U32, Bytes16, Bytes32, Count, TimeMs, Wire, encode
 from ledger.crypto import hash_of, hmac_sha256
+from ledger.errors import FieldError
 
 RECORD_BYTES_MAX = 1024
 """Longest canonical encoding of a record; a typical one is about 200 bytes."""
+OCTETS_MAX = 2**42 - 1
+"""Most octets of one direction, 4.4 TB. This bound and the next three are such that the totals of a block, which has
+at most 1,000,000 records, stay below 2^63."""
+ENERGY_MJ_MAX = 2**40 - 1
+"""Most energy of one part of a call: 305 kWh."""
+PUE_MILLI_MAX = 8_000
+CO2_UG_MAX = 2**42 - 1
+"""Most CO2 of a call: 4.4 t."""
 
 
 class Service(IntEnum):
@@ -126,6 +135,8 @@ RMilli = Annotated[int, Meta(ge=0, le=148_000)]
 Ppm = Annotated[int, Meta(ge=0, le=1_000_000)]
 Dbm0 = Annotated[int, Meta(ge=-128, le=126)]
 U8 = Annotated[int, Meta(ge=0, le=255)]
+Octets = Annotated[int, Meta(ge=0, le=OCTETS_MAX)]
+EnergyMj = Annotated[int, Meta(ge=0, le=ENERGY_MJ_MAX)]
 SipCode = Annotated[int, Meta(ge=0, le=699)]
 Q850Cause = Annotated[int, Meta(ge=0, le=127)]
 GridZone = Annotated[str, Meta(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?\Z", max_length=6)]
@@ -194,11 +205,11 @@ class Energy(Wire, frozen=True):
     method: EnergyMethod
     boundary: Boundary
     device_class: DeviceClass
-    device_mj: Count
-    network_mj: Count
-    server_mj: Count
+    device_mj: EnergyMj
+    network_mj: EnergyMj
+    server_mj: EnergyMj
     """At the server, before PUE."""
-    pue_milli: Annotated[int, Meta(ge=0, le=100_000)]
+    pue_milli: Annotated[int, Meta(ge=0, le=PUE_MILLI_MAX)]
     """Power usage effectiveness x 1000."""
     grid_zone: GridZone
     """ISO 3166-1 country, or ISO 3166-2 subdivision."""
@@ -206,7 +217,7 @@ class Energy(Wire, frozen=True):
     """Milligrams of CO2e for each kilowatt-hour."""
     intensity_table: TableId
     """Id of the pinned table that the intensity is from."""
-    co2_ug: Count
+    co2_ug: Annotated[int, Meta(ge=0, le=CO2_UG_MAX)]
 
 
 class CallRecord(Wire, frozen=True):
@@ -235,9 +246,9 @@ class CallRecord(Wire, frozen=True):
     packets_sent: Count
     """RTP packets sent by the reporting side's media relay or device."""
     packets_received: Count
-    octets_sent: Count
+    octets_sent: Octets
     """RTP payload octets, headers excluded."""
-    octets_received: Count
+    octets_received: Octets
     quality: Quality | None
     """Null where nothing was measured: a missing MOS is not a bad one."""
     levels: Levels | None
@@ -249,8 +260,13 @@ def call_commitment(record_key: bytes, call_id: str, from_tag: str, invite_cseq:
 
     record_key: the member's 32-byte secret; without it not even a guess can be tested.
     invite_cseq: sequence number of the INVITE, 0 where the platform does not report it.
+    Raises FieldError for text that is not Unicode or a number over 64 bits.
     """
-    return hmac_sha256(record_key, encode([call_id, from_tag, invite_cseq]))[:16]
+    try:
+        data = encode([call_id, from_tag, invite_cseq])
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise FieldError(f"cannot be encoded: {error}", where="call_id, from_tag, invite_cseq") from None
+    return hmac_sha256(record_key, data)[:16]
 
 
 def record_key_of(member_id: str, record: CallRecord) -> bytes:

@@ -80,30 +80,34 @@ def decode_loose(data: bytes | memoryview, kind: type[T]) -> T:
     return value
 
 
-def decode_each(items: Sequence[bytes], kind: type[T]) -> list[T]:
+def decode_each(items: Sequence[bytes], kind: type[T], *, where: str = "") -> list[T]:
     """Return the values of many canonical byte strings, decoded and compared as one batch.
 
-    Raises as ``decode`` does, with ``where`` beginning ``[index]``.
+    Raises as ``decode`` does, with ``where`` followed by ``[index]`` before the field.
     """
     read = _decoder(cast("Any", kind)).decode
     try:
         values = [read(item) for item in items]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError):
-        _raise_first(items, kind)
+        _raise_first(items, kind, where)
     if list(map(encode, values)) != list(items):
-        _raise_first(items, kind)
+        _raise_first(items, kind, where)
     return values
 
 
-def _raise_first(items: Sequence[bytes], kind: type[Any]) -> None:
+def _raise_first(items: Sequence[bytes], kind: type[Any], where: str) -> None:
     """Raise the error of the first item that does not decode."""
     for index, item in enumerate(items):
         try:
             decode(item, kind)
         except EncodingError as error:
-            error.where = f"[{index}]." + error.where
-            error.args = (error.sentence(),)
-            raise
+            raise type(error)(
+                error.what,
+                where=f"{where}[{index}].{error.where}",
+                expected=error.expected,
+                actual=error.actual,
+                hint=error.hint,
+            ) from None
     raise AssertionError("the batch failed, its items did not")
 
 
@@ -119,13 +123,13 @@ def field_error(error: msgspec.ValidationError, kind: Any) -> FieldError:
     """Turn msgspec's ``$[3][1]`` into a FieldError whose ``where`` names the fields of ``kind``."""
     text = str(error)
     what, _, path = text.partition(" - at `")
-    names: list[str] = []
+    where = ""
     here: Any = kind
     for match in _STEP.finditer(path):
         step = match.group(1) or match.group(2)
         name, here = _child(here, step)
-        names.append(name)
-    return FieldError(what.replace("`", ""), where=".".join(names) or type_name(kind))
+        where += name if name.startswith("[") or not where else f".{name}"
+    return FieldError(what.replace("`", ""), where=where or type_name(kind))
 
 
 def _child(kind: Any, step: str) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ Source: docs/protocol.md, "Private part".
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from msgspec import Meta
 
@@ -18,7 +18,8 @@ from ledger.codec import Bytes32, Wire
 from ledger.crypto import hash_of
 from ledger.errors import FieldError, InvalidProof
 
-PRIVATE_FIELDS = ("caller", "callee", "call_id", "from_tag", "to_tag", "addresses", "raw")
+PrivateName = Literal["caller", "callee", "call_id", "from_tag", "to_tag", "addresses", "raw"]
+PRIVATE_FIELDS: tuple[str, ...] = get_args(PrivateName)
 """Every private field, in the order of the leaves. Absent ones are empty strings, with a leaf and a salt as well."""
 
 PRIVATE_TEXT_MAX = 65_536
@@ -29,7 +30,7 @@ Text = Annotated[bytes, Meta(max_length=PRIVATE_TEXT_MAX)]
 class PrivateField(Wire, frozen=True):
     """One private field with its salt; UTF-8 bytes."""
 
-    name: str
+    name: PrivateName
     salt: Bytes32
     value: Text
 
@@ -37,13 +38,17 @@ class PrivateField(Wire, frozen=True):
 class PrivatePart(Wire, frozen=True):
     """All private fields of one record, in the order of PRIVATE_FIELDS."""
 
-    fields: list[PrivateField]
+    fields: Annotated[list[PrivateField], Meta(min_length=len(PRIVATE_FIELDS), max_length=len(PRIVATE_FIELDS))]
+
+    def __post_init__(self) -> None:
+        if tuple(field.name for field in self.fields) != PRIVATE_FIELDS:
+            raise ValueError("the private fields are not in their order: " + ", ".join(PRIVATE_FIELDS))
 
 
 def make_private_part(values: dict[str, str], salts: list[bytes]) -> PrivatePart:
     """Return the private part of ``values`` with one fresh 32-byte salt for each of PRIVATE_FIELDS.
 
-    Raises FieldError for a name that is no private field or a value over PRIVATE_TEXT_MAX bytes.
+    Raises FieldError for a name that is no private field, a value over PRIVATE_TEXT_MAX bytes, or one that is no text.
     """
     for name in values:
         if name not in PRIVATE_FIELDS:
@@ -51,12 +56,21 @@ def make_private_part(values: dict[str, str], salts: list[bytes]) -> PrivatePart
     if len(salts) != len(PRIVATE_FIELDS) or any(len(salt) != 32 for salt in salts):
         raise FieldError("wrong salts", where="salts", expected=f"{len(PRIVATE_FIELDS)} of 32 bytes")
     fields = []
-    for name, salt in zip(PRIVATE_FIELDS, salts, strict=True):
-        data = values.get(name, "").encode("utf-8", "surrogateescape")
+    names: tuple[PrivateName, ...] = get_args(PrivateName)
+    for name, salt in zip(names, salts, strict=True):
+        data = _bytes_of(name, values.get(name, ""))
         if len(data) > PRIVATE_TEXT_MAX:
             raise FieldError("too long", where=name, expected=f"at most {PRIVATE_TEXT_MAX} bytes", actual=len(data))
         fields.append(PrivateField(name, salt, data))
     return PrivatePart(fields)
+
+
+def _bytes_of(name: str, text: str) -> bytes:
+    """Return UTF-8; bytes that a platform reported and that were none come out as they were."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise FieldError("not text", where=name, expected="Unicode without lone surrogates") from None
 
 
 def field_leaf(field: PrivateField) -> bytes:
@@ -70,7 +84,12 @@ def party_commitment(part: PrivatePart) -> bytes:
 
 
 def prove_field(part: PrivatePart, name: str) -> list[bytes]:
-    """Return the path that proves one field under the commitment without showing the others."""
+    """Return the path that proves one field under the commitment without showing the others.
+
+    Raises FieldError for a name that is no private field.
+    """
+    if name not in PRIVATE_FIELDS:
+        raise FieldError("not a private field", where=name, expected=", ".join(PRIVATE_FIELDS))
     leaves = [merkle.leaf_hash(field_leaf(field)) for field in part.fields]
     return merkle.inclusion_proof(leaves, PRIVATE_FIELDS.index(name))
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature, encode_dss_signature
@@ -60,17 +60,19 @@ def key_id_of(public_key: bytes) -> bytes:
 @lru_cache(maxsize=4096)
 def _load(public_key: bytes) -> ec.EllipticCurvePublicKey:
     """Return the point; decompression costs a square root, so points are remembered. Raises ValueError."""
+    if len(public_key) != 33 or public_key[0] not in (2, 3):
+        raise ValueError("not a compressed point")
     return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), public_key)
 
 
-def check_public_key(public_key: bytes) -> None:
-    """Raise BadSignature unless ``public_key`` is a compressed point (33 bytes) on P-256."""
-    if len(public_key) != 33 or public_key[0] not in (2, 3):
-        raise BadSignature("not a compressed P-256 point", expected="33 bytes beginning 02 or 03", actual=public_key)
+def check_public_key(public_key: bytes, *, where: str = "public_key") -> None:
+    """Raise BadSignature, with ``where``, unless ``public_key`` is a compressed point (33 bytes) on P-256."""
     try:
         _load(public_key)
     except ValueError:
-        raise BadSignature("not a point on P-256", actual=public_key) from None
+        raise BadSignature(
+            "not a compressed point on P-256", where=where, expected="33 bytes beginning 02 or 03", actual=public_key
+        ) from None
 
 
 def is_valid_signature(public_key: bytes, digest: bytes, signature: bytes) -> bool:
@@ -127,7 +129,7 @@ class PrivateKey:
         """Read an unencrypted PKCS #8 or SEC1 PEM key on P-256. Raises ConfigError naming ``where``."""
         try:
             key = serialization.load_pem_private_key(data, password=None)
-        except (ValueError, TypeError, NotImplementedError):
+        except (ValueError, TypeError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
             raise ConfigError(

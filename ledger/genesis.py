@@ -16,7 +16,7 @@ from msgspec import Meta
 from ledger.codec import U16, Bytes20, Bytes32, Bytes33, Count, MemberId, TimeMs, Wire, decode, encode
 from ledger.crypto import check_public_key, hash_of, key_id_of
 from ledger.errors import ConfigError, LedgerError
-from ledger.readable import from_readable, to_readable
+from ledger.readable import from_readable, parse_json, to_readable
 
 GENESIS_BYTES_MAX = 1024 * 1024
 MEMBERS_MAX = 1_000
@@ -95,7 +95,7 @@ class Delegation(Wire, frozen=True):
 
     member_id: MemberId
     candidate_id: MemberId
-    weight: Count
+    weight: Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class TablePin(Wire, frozen=True):
@@ -164,19 +164,18 @@ def genesis_from_json(data: bytes, *, where: str = "genesis.json") -> Genesis:
     if len(data) > GENESIS_BYTES_MAX:
         raise ConfigError("too large", where=where, expected=f"at most {GENESIS_BYTES_MAX} bytes", actual=len(data))
     try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ConfigError(f"not valid JSON: {error}", where=where) from None
-    stated = document.pop("chain_id", None) if isinstance(document, dict) else None
-    try:
+        document = parse_json(data)
+        is_stated = isinstance(document, dict) and "chain_id" in document
+        stated = document.pop("chain_id") if is_stated else None
         genesis = from_readable(document, Genesis)
         check_genesis(genesis)
         genesis = decode(encode(genesis), Genesis)
     except LedgerError as error:
+        place = f"{where}: {error.where}" if error.where else where
         raise ConfigError(
-            error.what, where=f"{where}: {error.where}", expected=error.expected, actual=error.actual, hint=error.hint
+            error.what, where=place, expected=error.expected, actual=error.actual, hint=error.hint
         ) from None
-    if stated is not None and stated != chain_id_of(genesis).hex():
+    if is_stated and stated != chain_id_of(genesis).hex():
         raise ConfigError(
             "the chain_id written in the file is not that of its contents",
             where=f"{where}: chain_id",
@@ -201,16 +200,27 @@ def check_genesis(genesis: Genesis) -> None:
     modules = [rule.module for rule in genesis.rules.modules]
     if modules != sorted(set(modules)):
         raise ConfigError("rule modules must be ascending and unique", where="rules.modules")
+    for rule in genesis.rules.modules:
+        names = [parameter.name for parameter in rule.parameters]
+        if names != sorted(set(names)):
+            raise ConfigError(
+                "parameters must be ascending and unique", where=f"rules.modules.{rule.module}.parameters"
+            )
+    tables = [table.table_id for table in genesis.rules.tables]
+    if tables != sorted(set(tables)):
+        raise ConfigError("tables must be ascending and unique", where="rules.tables")
 
 
 def _check_member(member: GenesisMember, seen: set[bytes]) -> None:
     where = f"members.{member.member_id}"
     roles: dict[bytes, int] = {}
-    for key in member.keys:
-        check_public_key(key.public_key)
+    for index, key in enumerate(member.keys):
+        check_public_key(key.public_key, where=f"{where}.keys[{index}].public_key")
         key_id = key_id_of(key.public_key)
         if key_id in seen:
-            raise ConfigError("a key may belong to one member only", where=f"{where}.keys", actual=key_id)
+            raise ConfigError(
+                "a key may be listed once and belong to one member only", where=f"{where}.keys[{index}]", actual=key_id
+            )
         seen.add(key_id)
         roles[key_id] = key.roles
     candidate = member.candidate

@@ -7,6 +7,7 @@ Source: docs/protocol.md, "For people and other programs".
 
 from __future__ import annotations
 
+import json
 from enum import IntEnum
 from functools import cache
 from types import UnionType
@@ -15,9 +16,34 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import msgspec
 
 from ledger.codec import field_error
-from ledger.errors import FieldError
+from ledger.errors import EncodingError, FieldError
 
 T = TypeVar("T")
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the JSON value in ``data``, in which no object names a field twice.
+
+    Raises EncodingError for what is not JSON, FieldError for a field given twice: programs differ in which of the two
+    they would take.
+    """
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise EncodingError(f"not valid JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise FieldError("given twice", where=name)
+        fields[name] = value
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def to_readable(value: Any) -> Any:
@@ -74,17 +100,25 @@ def _build(value: Any, kind: Any, path: str) -> Any:
         return _build(value, options[0], path) if len(options) == 1 else value
     if origin is list:
         return _build_list(value, get_args(kind)[0], path)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _build_struct(value, kind, path)
+    # However deep it is nested, nobody walks through it after this.
+    if isinstance(value, list | dict):
+        raise FieldError("wrong type", where=path, expected="a single value", actual=type(value).__name__)
     if not isinstance(kind, type):
         return value
-    if issubclass(kind, msgspec.Struct):
-        return _build_struct(value, kind, path)
     if issubclass(kind, bytes):
         return _build_bytes(value, path)
     if issubclass(kind, IntEnum):
         return _build_enum(value, kind, path)
     if isinstance(value, bool) or (isinstance(value, float) and issubclass(kind, int)):
-        raise FieldError("wrong type", where=path, expected="an integer", actual=repr(value))
+        raise FieldError("wrong type", where=path, expected="an integer", actual=_shown(value))
     return value
+
+
+def _shown(value: Any) -> str:
+    """Return a scalar as it was given, of anything else its type: it may be nested too deep to print."""
+    return repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def _build_list(value: Any, kind: Any, path: str) -> list[Any]:
@@ -114,7 +148,7 @@ def _build_bytes(value: Any, path: str) -> bytes:
     except (TypeError, ValueError):
         data = None
     if data is None or data.hex() != value:
-        raise FieldError("not bytes", where=path, expected="lower-case hex", actual=repr(value))
+        raise FieldError("not bytes", where=path, expected="lower-case hex", actual=_shown(value))
     return data
 
 
@@ -124,4 +158,4 @@ def _build_enum(value: Any, kind: type[IntEnum], path: str) -> int:
             if member.name.lower() == value:
                 return int(member)
     names = ", ".join(member.name.lower() for member in kind)
-    raise FieldError("not a known name", where=path, expected=f"one of {names}", actual=repr(value))
+    raise FieldError("not a known name", where=path, expected=f"one of {names}", actual=_shown(value))

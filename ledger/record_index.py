@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
+from ledger.errors import StoreDamaged
 from ledger.store import Space, Store, record_key_row
 
 RESIDENT_KEYS_MAX = 200_000
@@ -98,6 +99,14 @@ class RecordIndex:
     def _load(self, minute: int) -> set[bytes]:
         keys: set[bytes] = set()
         for _, row in self._store.scan(record_key_row(minute), record_key_row(minute + 1)):
+            if len(row) % KEY_BYTES:
+                raise StoreDamaged(
+                    "a row of record keys is cut",
+                    where=f"minute {minute}",
+                    expected=f"a multiple of {KEY_BYTES} bytes",
+                    actual=len(row),
+                    hint="Move the data directory away and let the node sync from its peers",
+                )
             keys.update(row[i : i + KEY_BYTES] for i in range(0, len(row), KEY_BYTES))
         self._minutes[minute] = keys
         self._resident += len(keys)

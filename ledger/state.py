@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from ledger.codec import Bytes33, Count, MemberId, Wire, encode
 from ledger.crypto import hash_of, key_id_of
@@ -29,8 +31,9 @@ class KeyEntry(Wire, frozen=True):
 
     member_id: MemberId
     public_key: Bytes33
-    roles: Count
-    active: Count
+    roles: Annotated[int, Meta(ge=1, le=7)]
+    """Sum of ledger.genesis.Role values."""
+    active: Annotated[int, Meta(ge=0, le=1)]
     """1, or 0 once revoked."""
 
 

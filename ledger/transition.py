@@ -40,6 +40,7 @@ from ledger.validation import (
     CheckedTransaction,
     MinuteKeys,
     check_in_context,
+    member_share_of,
     record_keys,
     totals_of,
 )
@@ -134,11 +135,9 @@ class _Room:
     """How much of a block is taken, in all and by each member."""
 
     def __init__(self, parameters: Parameters) -> None:
-        share = parameters.member_share_milli
         self._records_max = parameters.block_records_max
         self._bytes_max = parameters.block_bytes_max
-        self._member_records_max = parameters.block_records_max * share // 1000
-        self._member_bytes_max = parameters.block_bytes_max * share // 1000
+        self._member_records_max, self._member_bytes_max = member_share_of(parameters)
         self._records = self._bytes = 0
         self._members: dict[str, tuple[int, int]] = {}
 
@@ -185,7 +184,7 @@ def void_records(
     """Return the indexes of void records, and the keys of the others by minute, judged one by one in order.
 
     A record is void when its key counted before in the minute of its setup or, within EDGE_MS of the minute's edge,
-    in the neighbour.
+    in the neighbour. Minute 0 has none before it.
     """
     voids: set[int] = set()
     counted: dict[int, set[bytes]] = {}
@@ -193,7 +192,7 @@ def void_records(
     for index, (key, record) in enumerate(zip(record_keys(member_id, records), records, strict=True)):
         minute, offset = divmod(record.setup_ms, MINUTE_MS)
         minutes = [minute]
-        if offset < EDGE_MS:
+        if offset < EDGE_MS and minute:
             minutes.append(minute - 1)
         elif offset >= MINUTE_MS - EDGE_MS:
             minutes.append(minute + 1)

@@ -18,7 +18,7 @@ from ledger.cdr import RECORD_BYTES_MAX, CallRecord
 from ledger.codec import decode, decode_each, divide_half_up, encode
 from ledger.crypto import is_valid_signature, key_id_of, tagged_hash
 from ledger.errors import BadSignature, FieldError, InvalidTransaction, RuleViolation, UnusableTransaction
-from ledger.genesis import Role
+from ledger.genesis import Parameters, Role
 from ledger.rules.base import Violation
 from ledger.state import KeyEntry, State
 from ledger.transaction import (
@@ -53,7 +53,7 @@ class MinuteKeys:
     minute: int
     keys: frozenset[bytes]
     near_previous: frozenset[bytes]
-    """Those set up within EDGE_MS of the minute's start: looked up in the minute before as well."""
+    """Those set up within EDGE_MS of the minute's start: looked up in the minute before as well. None in minute 0."""
     near_next: frozenset[bytes]
 
 
@@ -164,9 +164,17 @@ def check_envelope(transaction: Transaction, *, chain_id: bytes) -> None:
 
 def check_records(items: Sequence[bytes], rules: Rules) -> list[CallRecord]:
     """Return the decoded records of a transaction. Raises EncodingError or RuleViolation naming item and field."""
+    # [REJECT] No record is longer than any record can be
     if max(map(len, items)) > RECORD_BYTES_MAX:
-        raise FieldError("record too large", where="items", expected=f"at most {RECORD_BYTES_MAX} bytes")
-    records = decode_each(items, CallRecord)
+        index = next(i for i, item in enumerate(items) if len(item) > RECORD_BYTES_MAX)
+        raise FieldError(
+            "record too large",
+            where=f"items[{index}]",
+            expected=f"at most {RECORD_BYTES_MAX} bytes",
+            actual=len(items[index]),
+        )
+    # [REJECT] Every record is canonical and within its bounds
+    records = decode_each(items, CallRecord, where="items")
     check = rules.check_record
     for index, record in enumerate(records):
         violation = check(record)
@@ -202,7 +210,7 @@ def keys_by_minute(member_id: str, records: Sequence[CallRecord]) -> tuple[tuple
         if group is None:
             group = groups[minute] = ([], [], [])
         group[0].append(key)
-        if offset < EDGE_MS:
+        if offset < EDGE_MS and minute:
             group[1].append(key)
         elif offset >= MINUTE_MS - EDGE_MS:
             group[2].append(key)
@@ -245,6 +253,12 @@ def totals_of(records: Sequence[CallRecord]) -> Totals:
     )
 
 
+def member_share_of(parameters: Parameters) -> tuple[int, int]:
+    """Return how many records and how many bytes of transactions one member may have in a block."""
+    share = parameters.member_share_milli
+    return parameters.block_records_max * share // 1000, parameters.block_bytes_max * share // 1000
+
+
 def check_in_context(tx: CheckedTransaction, state: State, block_time_ms: int) -> None:
     """Raise UnusableTransaction where a checked transaction does not fit a block at ``block_time_ms`` on ``state``."""
     envelope = tx.envelope
@@ -252,15 +266,39 @@ def check_in_context(tx: CheckedTransaction, state: State, block_time_ms: int) -
     # [IGNORE] The key is still the member's and may submit
     key = state.key_with_role(envelope.key_id, Role.SUBMIT)
     if key is None or key.member_id != envelope.member_id:
-        raise UnusableTransaction("the key may not submit for this member", where="envelope.key_id")
+        raise UnusableTransaction(
+            "the key may not submit for this member",
+            where="envelope.key_id",
+            expected=f"an active submit key of {envelope.member_id}",
+            actual=envelope.key_id,
+        )
     # [IGNORE] It was checked under the rules in force
     if tx.rule_set != state.rule_set:
-        raise UnusableTransaction("the rules have changed", where="rule_set", expected=state.rule_set)
+        raise UnusableTransaction(
+            "the rules have changed", where="rule_set", expected=state.rule_set, actual=tx.rule_set
+        )
+    # [IGNORE] It fits into a block, alone
+    records_max, bytes_max = member_share_of(state.parameters)
+    if tx.record_count > records_max or tx.size > bytes_max:
+        raise UnusableTransaction(
+            "larger than a member's share of a block",
+            where="items",
+            expected=f"<= {records_max} records and <= {bytes_max} bytes",
+            actual=f"{tx.record_count} records in {tx.size} bytes",
+            hint="Sign smaller transactions",
+        )
     # [IGNORE] It has begun and has not expired
     if envelope.expires_ms <= block_time_ms:
-        raise UnusableTransaction("expired", where="envelope.expires_ms", expected=f"> {block_time_ms}")
+        raise UnusableTransaction(
+            "expired", where="envelope.expires_ms", expected=f"> {block_time_ms}", actual=envelope.expires_ms
+        )
     if envelope.created_ms > block_time_ms + slack_ms:
-        raise UnusableTransaction("from the future", where="envelope.created_ms", expected=f"<= {block_time_ms}")
+        raise UnusableTransaction(
+            "from the future",
+            where="envelope.created_ms",
+            expected=f"<= {block_time_ms + slack_ms}",
+            actual=envelope.created_ms,
+        )
     # [IGNORE] Its records are inside the chain's window
     if tx.first_end_ms < block_time_ms - state.parameters.record_window_ms:
         raise UnusableTransaction(
