@@ -19,6 +19,7 @@ from consensus.ready import BlockFinal, DoubleVote, HeadChanged, Ready, Transact
 from consensus.recovery import final_point_of, restore_tree
 from consensus.rows import (
     BEST_CERTIFICATE,
+    FINAL_CERTIFICATE,
     FINAL_POINT,
     abandoned_puts,
     block_puts,
@@ -412,6 +413,7 @@ class Engine:
             self.tree.certify(target)
         source = self.tree.get(link.source.block_id)
         if makes_final(link) and source is not None and source is not self.tree.root:
+            self._ready.puts.append((FINAL_CERTIFICATE, encode(certificate)))
             self._finalise(source)
 
     def _finalise(self, node: BlockNode) -> None:

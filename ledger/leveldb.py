@@ -15,9 +15,11 @@ damage.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import struct
 import sys
@@ -335,6 +337,22 @@ def copy_for_audit(path: Path | str, to: Path | str) -> None:
     finally:
         if lock_fd >= 0:
             os.close(lock_fd)
+
+
+def damaged_files(db: Path) -> list[str]:
+    """Return the files of a LevelDB directory in which damage is found, by making LevelDB repair it.
+
+    For copies only: what is damaged is lost from ``db``. LevelDB's errors rarely name a file; its log of a repair does.
+    """
+    with contextlib.suppress(plyvel.Error):
+        plyvel.repair_db(str(db), paranoid_checks=True)
+    try:
+        lines = (db / "LOG").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    found = [re.search(r"(Table|Log) #(\d+): .*Corruption", line) for line in lines]
+    kinds = {"Table": "ldb", "Log": "log"}
+    return sorted({str(db / f"{int(match[2]):06d}.{kinds[match[1]]}") for match in found if match})
 
 
 def _copy(source: Path, target: Path) -> None:
