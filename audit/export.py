@@ -27,7 +27,7 @@ from typing import BinaryIO, Final
 
 from audit.raw import Head, RawBlock, RawFinality, read_finality, read_head, read_raw_block
 from ledger.codec import decode, encode
-from ledger.errors import EncodingError, StoreDamaged
+from ledger.errors import EncodingError, StoreDamaged, StoreVersion
 from ledger.genesis import Genesis, chain_id_of
 from ledger.store import Store
 
@@ -117,7 +117,8 @@ class ExportReader:
         head: what the export says it holds.
         finality: what ends it; there once ``blocks`` is through.
 
-    Every method raises StoreDamaged, naming file and offset, where the bytes are not those that were written.
+    Every method raises StoreDamaged, naming file and offset, where the bytes are not those that were written;
+    StoreVersion for a format that this release does not read.
     """
 
     def __init__(self, file: BinaryIO, *, name: str) -> None:
@@ -181,7 +182,13 @@ class ExportReader:
             raise self._damaged("this is no export", expected=MAGIC.decode().strip())
         version = _VERSION.unpack(preamble[len(MAGIC) :])[0]
         if version != EXPORT_VERSION:
-            raise self._damaged("the export is of another format version", expected=EXPORT_VERSION, actual=version)
+            raise StoreVersion(
+                "the export is of another format version",
+                where=self._name,
+                expected=EXPORT_VERSION,
+                actual=version,
+                hint="Use the release of ledger-verify that reads it",
+            )
 
     def _frame(self) -> tuple[FrameType, bytes]:
         begin = self.offset

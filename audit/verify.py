@@ -38,7 +38,7 @@ from ledger.block import (
 from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each
 from ledger.crypto import is_valid_signature
-from ledger.errors import EncodingError, InvalidBlock, InvalidVote, LedgerError, StoreError, WrongProducer
+from ledger.errors import EncodingError, InvalidBlock, InvalidVote, LedgerError, StoreDamaged, StoreError, WrongProducer
 from ledger.genesis import Genesis, chain_id_of
 from ledger.record_index import Overlay, SeenRecords
 from ledger.rules.ruleset import RuleSet
@@ -312,6 +312,9 @@ def verify_chain(
 ) -> AuditReport:
     """Return the verdict on the chain of ``source``, held against ``genesis``.
 
+    Raises StoreError where the source cannot be read to its end for a reason that is not damage: locked, of another
+    version, out of reach.
+
     rules: compiled from the genesis where not given; raises ConfigError where this release does not have them.
     known: blocks known from elsewhere to be in the chain; a chain that ends below one of them was cut.
     on_progress: told after each block.
@@ -362,6 +365,9 @@ def _audit(
             found = rows.check_end(auditor.final_point())
             report.checked_rows = rows.checked
     except LedgerError as error:
+        # Not a verdict: the chain could not be read to its end.
+        if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
+            raise
         return difference_of(error, report.height + 1)
     finally:
         report.final_height = max(report.final_height, auditor.finality.final.height)
