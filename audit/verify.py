@@ -36,7 +36,7 @@ from ledger.block import (
     certificate_hash,
 )
 from ledger.cdr import CallRecord
-from ledger.codec import decode, decode_each
+from ledger.codec import decode, decode_each, type_name
 from ledger.crypto import is_valid_signature
 from ledger.errors import EncodingError, InvalidBlock, InvalidVote, LedgerError, StoreDamaged, StoreError, WrongProducer
 from ledger.genesis import Genesis, chain_id_of
@@ -265,7 +265,7 @@ class ChainAuditor:
                     data, chain_id=self.chain.chain_id, key_of=self.chain.state.keys.get, rules=self._rules
                 )
             except LedgerError as error:
-                error.where = f"{where}.{error.where}" if error.where else where
+                error.where = where + _field_of(error.where)
                 raise
             # [REJECT] It is the one that the body names
             _check_equal(f"{where}.tx_id", item.tx_id, tx.tx_id)
@@ -275,6 +275,15 @@ class ChainAuditor:
 
     def _read_records(self, tx_id: bytes) -> list[CallRecord]:
         return decode_each(decode(self._raw[tx_id], Transaction).items, CallRecord)
+
+
+def _field_of(where: str) -> str:
+    """Return what an error says about a transaction as the rest of a field's name."""
+    # A spelling is wrong as a whole: the error then names the type. Items alone begin with their index.
+    where = where.removesuffix(Transaction.__name__).removesuffix(CallRecord.__name__).rstrip(".")
+    if where.startswith("["):
+        where = f"items{where}"
+    return f".{where}" if where else ""
 
 
 def _check_signature(sealed: SealedHeader, schedule: Schedule) -> None:
@@ -298,7 +307,8 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
     try:
         return decode(data, kind)
     except EncodingError as error:
-        error.where = f"{name}.{error.where}" if "." in error.where else name
+        # A wrong spelling is the whole value's: the error then names the type.
+        error.where = name if error.where in {"", type_name(kind)} else f"{name}.{error.where}"
         raise
 
 
