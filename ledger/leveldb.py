@@ -346,13 +346,9 @@ def damaged_files(db: Path) -> list[str]:
     """
     with contextlib.suppress(plyvel.Error):
         plyvel.repair_db(str(db), paranoid_checks=True)
-    try:
-        lines = (db / "LOG").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    found = [re.search(r"(Table|Log) #(\d+): .*Corruption", line) for line in lines]
-    kinds = {"Table": "ldb", "Log": "log"}
-    return sorted({str(db / f"{int(match[2]):06d}.{kinds[match[1]]}") for match in found if match})
+    logs = b"".join((db / name).read_bytes() for name in ("LOG.old", "LOG") if (db / name).exists())
+    found = re.findall(r"(?:Table #(\d+)|([\w.-]+)): .*Corruption", logs.decode("utf-8", "replace"))
+    return sorted({str(db / (name or f"{int(table):06d}.ldb")) for table, name in found})
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from audit.report import AuditReport
 from audit.source import DirectorySource, find_store
 from audit.verify import KnownHead, verify_chain
-from consensus.rows import BEST_CERTIFICATE, FINAL_CERTIFICATE, FINAL_POINT, FinalPoint
+from consensus.rows import BEST_CERTIFICATE, FINAL_CERTIFICATE, FINAL_POINT, FinalPoint, LinkRow
 from ledger.block import Certificate
 from ledger.codec import decode, encode
 from ledger.errors import StoreDamaged, StoreError, StoreLocked, StoreVersion
@@ -183,7 +183,7 @@ for _name, _value in {
     "epoch_after": 9,
     "schedule_seed": b"\x99" * 32,
     "last_records_height": 2,
-    "below": [],
+    "below": [LinkRow(1, bytes(32), 2, bytes(32))],
     "history": [b"\x99" * 32] * 4,
     "history_size": 14,
 }.items():
@@ -276,6 +276,10 @@ def test_a_flipped_byte_in_a_table(place: int, copy: Path, genesis: Genesis, rul
 
 
 def test_a_flipped_byte_in_the_log(copy: Path, genesis: Genesis, rules: RuleSet) -> None:
+    store = LevelStore(copy)
+    for number in range(50):
+        store.write(WriteBatch(puts=[(Space.PEER.value + bytes([number]), bytes(100))]))
+    store.close()
     log = max((copy / "db").glob("*.log"), key=lambda path: path.stat().st_size)
     flip(log, 3_000)
     assert damage(copy, genesis, rules) == (1, str(log))
