@@ -20,6 +20,7 @@ from consensus.ready import BlockFinal, DoubleVote, HeadChanged, Outbox, Ready
 from consensus.recovery import final_point_of, restore_tree
 from consensus.rows import (
     BEST_CERTIFICATE,
+    FINAL_CERTIFICATE,
     FINAL_POINT,
     abandoned_puts,
     block_puts,
@@ -317,6 +318,7 @@ class Engine:
             self.tree.certify(target)
         source = self.tree.get(link.source.block_id)
         if makes_final(link) and source is not None and source is not self.tree.root:
+            self._ready.puts.append((FINAL_CERTIFICATE, encode(certificate)))
             self._finalise(source)
 
     def _finalise(self, node: BlockNode) -> None:

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 FINAL_POINT = Space.META.value + b"final"
 BEST_CERTIFICATE = Space.META.value + b"certificate"
+FINAL_CERTIFICATE = Space.META.value + b"final-certificate"
+"""The certificate that made the final block final: what an auditor is shown, whatever is certified later."""
 UNFINAL_PREFIX = Space.META.value + b"unfinal/"
 
 

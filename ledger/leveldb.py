@@ -15,9 +15,11 @@ damage.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import struct
 import sys
@@ -335,6 +337,18 @@ def copy_for_audit(path: Path | str, to: Path | str) -> None:
     finally:
         if lock_fd >= 0:
             os.close(lock_fd)
+
+
+def damaged_files(db: Path) -> list[str]:
+    """Return the files of a LevelDB directory in which damage is found, by making LevelDB repair it.
+
+    For copies only: what is damaged is lost from ``db``. LevelDB's errors rarely name a file; its log of a repair does.
+    """
+    with contextlib.suppress(plyvel.Error):
+        plyvel.repair_db(str(db), paranoid_checks=True)
+    logs = b"".join((db / name).read_bytes() for name in ("LOG.old", "LOG") if (db / name).exists())
+    found = re.findall(r"(?:Table #(\d+)|([\w.-]+)): .*Corruption", logs.decode("utf-8", "replace"))
+    return sorted({str(db / (name or f"{int(table):06d}.ldb")) for table, name in found})
 
 
 def _copy(source: Path, target: Path) -> None:

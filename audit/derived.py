@@ -1,0 +1,124 @@
+"""The rows of a data directory that follow from its blocks: held against the blocks, never used.
+
+A node finds records, transactions and heights by them, so a wrong row makes a true chain look like another.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+
+from audit.report import Difference
+from consensus.rows import FinalPoint, LinkRow, read_final_point
+from ledger.block import BodyItem
+from ledger.codec import decode_loose
+from ledger.errors import EncodingError
+from ledger.record_index import Overlay
+from ledger.store import Space, Store, height_key, record_key_row, space_range
+
+
+class DerivedRows:
+    """The height index, the record index, the locations of transactions and the final point of a store.
+
+    Attributes:
+        checked: how many rows were compared.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows_of_minute: dict[int, array[int]] = {}
+        self._transactions = 0
+        self._heights = 0
+        self.checked = 0
+
+    def check_block(self, height: int, tx_ids: list[bytes], overlay: Overlay) -> Difference | None:
+        """Compare the rows that a final block has: its transactions' and its record keys'."""
+        self._heights += 1
+        suffix = height.to_bytes(8)
+        for tx_id in tx_ids:
+            found = self._store.get_checked(Space.LOCATION.value + tx_id)
+            if found != suffix:
+                return Difference(
+                    height,
+                    f"location_row[{tx_id.hex()}]",
+                    "the index of transactions differs from the blocks",
+                    str(height),
+                    "no row" if found is None else str(int.from_bytes(found)),
+                )
+        self._transactions += len(tx_ids)
+        for minute, keys in overlay.minutes.items():
+            found = self._store.get_checked(record_key_row(minute, suffix))
+            if found != b"".join(sorted(keys)):
+                return Difference(
+                    height,
+                    f"record_row[minute {minute}]",
+                    "the record index differs from the blocks",
+                    f"{len(keys)} keys",
+                    "no row" if found is None else f"{len(found)} bytes that are not they",
+                )
+            self._rows_of_minute.setdefault(minute, array("Q")).append(height)
+        self.checked += 1 + len(tx_ids) + len(overlay.minutes)
+        return None
+
+    def check_end(self, point: FinalPoint) -> Difference | None:
+        """Look for rows that no block gives, and compare the final point; after the last block."""
+        for find in (self._extra_heights, self._extra_locations, self._extra_records):
+            for found in find():
+                return found
+        return self._check_final_point(point)
+
+    def _extra_heights(self) -> Iterator[Difference]:
+        _, stop = space_range(Space.HEIGHT)
+        for key, block_id in self._store.scan(height_key(self._heights + 1), stop):
+            height = int.from_bytes(key[1:])
+            yield Difference(height, "height_row", "a row above the final block", "no row", block_id.hex())
+        for key, block_id in self._store.scan(*space_range(Space.HEIGHT)):
+            if len(key) != len(height_key(0)) or key == height_key(0):
+                yield Difference(0, "height_row", "a row that no block gives", "no row", block_id.hex())
+
+    def _extra_locations(self) -> Iterator[Difference]:
+        if sum(1 for _ in self._store.scan(*space_range(Space.LOCATION))) == self._transactions:
+            return
+        for key, row in self._store.scan(*space_range(Space.LOCATION)):
+            height = int.from_bytes(row[:8])
+            if key[1:] not in self._tx_ids_at(height):
+                field = f"location_row[{key[1:].hex()}]"
+                yield Difference(height, field, "a row for a transaction that is not there", "no row", str(height))
+
+    def _tx_ids_at(self, height: int) -> set[bytes]:
+        block_id = self._store.get(height_key(height)) if height < 1 << 64 else None
+        body = self._store.get(Space.BODY_LIST.value + block_id) if block_id else None
+        try:
+            return {item.tx_id for item in decode_loose(body, list[BodyItem])} if body else set()
+        except EncodingError:
+            return set()
+
+    def _extra_records(self) -> Iterator[Difference]:
+        for key, _ in self._store.scan(*space_range(Space.RECORD)):
+            minute, height = int.from_bytes(key[1:5]), int.from_bytes(key[5:])
+            if len(key) != 13 or height not in self._rows_of_minute.get(minute, ()):
+                what = "a row of record keys that no block gives"
+                yield Difference(height, f"record_row[minute {minute}]", what, "no row", key.hex())
+
+    def _check_final_point(self, point: FinalPoint) -> Difference | None:
+        found = read_final_point(self._store)
+        if found is None:
+            return None if not point.height else Difference(point.height, "final_point", "the row is missing")
+        for name in FinalPoint.__struct_fields__:
+            expected, actual = getattr(point, name), getattr(found, name)
+            if name == "below":
+                actual = sorted(actual, key=_target_height)
+            if expected != actual:
+                return Difference(
+                    point.height, f"final_point.{name}", "not what the blocks give", _shown(expected), _shown(actual)
+                )
+        self.checked += 1
+        return None
+
+
+def _target_height(link: LinkRow) -> int:
+    return link.t_height
+
+
+def _shown(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)

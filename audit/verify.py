@@ -1,0 +1,419 @@
+"""The audit: everything a chain says, derived again from its raw bytes and its genesis.
+
+Nothing is believed. In the order of the blocks: every encoding is canonical; every transaction is signed, has the
+items it signed and passes the rules; the records that count, the totals, the roots and every other field of the header
+follow; the producer owned the slot and signed; every certificate is a quorum's on the one right link; and those
+certificates make every block final. The first thing that differs ends the audit.
+
+Source: docs/audit.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from audit.derived import DerivedRows
+from audit.index import AuditIndex
+from audit.raw import RawBlock, RawFinality
+from audit.report import AuditReport, Difference, Progress, difference_of
+from audit.source import ChainSource
+from consensus.election import elect
+from consensus.finality import BranchFinality
+from consensus.rows import FinalPoint, LinkRow
+from consensus.schedule import Schedule, compute_schedule, producer_at
+from consensus.votes import Checkpoint, Link, VotingSet, check_certificate, link_of
+from ledger.block import (
+    Block,
+    BodyItem,
+    Certificate,
+    Header,
+    SealedHeader,
+    Totals,
+    add_totals,
+    block_id_of,
+    certificate_hash,
+)
+from ledger.cdr import CallRecord
+from ledger.codec import decode, decode_each, type_name
+from ledger.crypto import is_valid_signature
+from ledger.errors import EncodingError, InvalidBlock, InvalidVote, LedgerError, StoreDamaged, StoreError, WrongProducer
+from ledger.genesis import Genesis, chain_id_of
+from ledger.record_index import Overlay, SeenRecords
+from ledger.rules.ruleset import RuleSet
+from ledger.transaction import Transaction
+from ledger.transition import apply_block, block_time_ms, genesis_chain
+from ledger.validation import CheckedTransaction, Rules, check_transaction
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownHead:
+    """A block that is known from elsewhere to be in the chain."""
+
+    height: int
+    block_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A block that held."""
+
+    height: int
+    block_id: bytes
+    tx_ids: list[bytes]
+    totals: Totals
+    overlay: Overlay
+
+
+class ChainAuditor:
+    """The chain so far, one verified block after the other.
+
+    Attributes:
+        chain: after the last block.
+        finality: what the certificates carried up to it prove.
+        schedule: of its epoch.
+        last_records_height: height of the last block with transactions, 0 for none.
+    """
+
+    def __init__(self, genesis: Genesis, rules: Rules) -> None:
+        self._genesis = genesis
+        self._rules = rules
+        self._index = AuditIndex()
+        self._raw: dict[bytes, bytes] = {}
+        self.chain = genesis_chain(genesis)
+        producers = elect(self.chain.state)
+        here = Checkpoint(0, self.chain.block_id)
+        self.finality = BranchFinality(here, here)
+        self.schedule = compute_schedule(producers, 0, genesis.parameters.epoch_slots, self.chain.block_id)
+        self.voting = (VotingSet(0, producers),)
+        self.last_records_height = 0
+        # The one right link for votes on each block that a certificate may still have as its target.
+        self._links: dict[int, Link] = {}
+
+    def close(self) -> None:
+        """Let go of temporary files."""
+        self._index.close()
+
+    def add(self, raw: RawBlock) -> Applied:
+        """Verify the next block and take it in. Raises a LedgerError whose ``where`` names the first difference."""
+        sealed = _decode(raw.sealed, SealedHeader, "header")
+        header = sealed.header
+        self._check_place(header, raw.stated_id)
+        schedule = self._check_slot(header)
+        finality = self._finality_after(sealed.certificate)
+        body = _decode(raw.body, list[BodyItem], "body")
+        transactions = self._check_transactions(raw, body)
+        seen = SeenRecords(self._index, [])
+        time_ms = block_time_ms(self._genesis, header.slot)
+        # [REJECT] Bounds, void records, counts, totals and roots are what the contents give
+        chain = apply_block(self.chain, Block(sealed, body), transactions, time_ms, seen, self._read_records)
+        _check_signature(sealed, schedule)
+        # [REJECT] It lies under its own id
+        if raw.stated_id is not None and raw.stated_id != chain.block_id:
+            raise InvalidBlock(
+                "stored under another id", where="block_id", expected=chain.block_id, actual=raw.stated_id
+            )
+        expiries: dict[bytes, int] = {tx.tx_id: tx.envelope.expires_ms for tx in transactions}
+        self._index.count(header.height, seen.overlay, expiries, time_ms)
+        self._raw.clear()
+        self.chain, self.schedule, self.finality = chain, schedule, finality
+        here = Checkpoint(chain.height, chain.block_id)
+        self._links[chain.height] = Link(finality.justified, here)
+        for height in [height for height in self._links if height <= finality.justified.height]:
+            del self._links[height]
+        if body:
+            self.last_records_height = header.height
+        return Applied(chain.height, chain.block_id, [tx.tx_id for tx in transactions], header.totals, seen.overlay)
+
+    def add_finality(self, found: RawFinality) -> Certificate | None:
+        """Verify what makes the last block final, and return that certificate; None where there are no blocks.
+
+        found: what the source has. Raises a LedgerError as ``add`` does.
+        """
+        if not self.chain.height:
+            return None
+        # [REJECT] There is a certificate on a link from the last block to a child of it
+        if found.certificate is None or found.child is None:
+            raise InvalidBlock(
+                "nothing proves that the last block is final",
+                where="finality",
+                expected="a certificate on a link from it to its child, and that child's header",
+                actual=f"blocks up to height {self.finality.final.height} are final by certificates carried",
+            )
+        certificate = _decode(found.certificate, Certificate, "final_certificate")
+        child = _decode(found.child, SealedHeader, "child")
+        try:
+            self._check_place(child.header, None)
+            schedule = self._check_slot(child.header)
+            finality = self._finality_after(child.certificate)
+            _check_equal("qc_hash", certificate_hash(child.certificate), child.header.qc_hash)
+            _check_signature(child, schedule)
+        except LedgerError as error:
+            error.where = f"child.{error.where}"
+            raise
+        target = Checkpoint(child.header.height, block_id_of(child.header))
+        link = Link(finality.justified, target)
+        # [REJECT] The last block is justified by what its child carries, and the link leads from it to that child
+        _check_equal("final_certificate.s_height", self.chain.height, certificate.s_height)
+        _check_equal("final_certificate.s_id", self.chain.block_id, certificate.s_id)
+        _check_equal("final_certificate.t_height", target.height, certificate.t_height)
+        _check_equal("final_certificate.t_id", target.block_id, certificate.t_id)
+        _check_equal("child.certificate.t_id", self.chain.block_id, link.source.block_id)
+        self._check_quorum(certificate, "final_certificate")
+        return certificate
+
+    def final_point(self) -> FinalPoint:
+        """Return the row by which a node remembers the last block as final; links in order of height."""
+        below = [link for height, link in sorted(self._links.items()) if height < self.chain.height]
+        return FinalPoint(
+            self.chain.height,
+            self.chain.block_id,
+            self.chain.slot + 1,
+            self.chain.history.size,
+            list(self.chain.history.subtrees),
+            *self.finality.justified,
+            *self.finality.final,
+            self.schedule.epoch + 1,
+            self.schedule.seed,
+            self.last_records_height,
+            [LinkRow(*link.source, *link.target) for link in below],
+        )
+
+    def _check_place(self, header: Header, stated_id: bytes | None) -> None:
+        """Check that a header continues this chain."""
+        # [REJECT] It is for this chain
+        _check_equal("chain_id", self.chain.chain_id, header.chain_id)
+        if header.height != self.chain.height + 1 and stated_id == block_id_of(header):
+            raise InvalidBlock(
+                "the height index names a block of another height",
+                where="height_row",
+                expected=f"the block of height {self.chain.height + 1}",
+                actual=f"{stated_id.hex()} of height {header.height}",
+            )
+        # [REJECT] It is the next block
+        _check_equal("height", self.chain.height + 1, header.height)
+        # [REJECT] Its parent is the block before
+        _check_equal("parent_id", self.chain.block_id, header.parent_id)
+        # [REJECT] The rules in force are named
+        _check_equal("rule_set", self.chain.state.rule_set, header.rule_set)
+
+    def _check_slot(self, header: Header) -> Schedule:
+        """Check the slot and who owns it; return the schedule of its epoch."""
+        # [REJECT] Slots only go up
+        if header.slot <= self.chain.slot:
+            raise InvalidBlock(
+                "the slot is not after the parent's", where="slot", expected=f"> {self.chain.slot}", actual=header.slot
+            )
+        schedule, epoch_slots = self.schedule, self.schedule.epoch_slots
+        if header.slot // epoch_slots != schedule.epoch:
+            seed = self.finality.final.block_id
+            schedule = compute_schedule(elect(self.chain.state), header.slot // epoch_slots, epoch_slots, seed)
+        owner = producer_at(schedule, header.slot)
+        # [REJECT] The producer owns this slot
+        if owner.key_id != header.producer_key_id:
+            raise WrongProducer(
+                "the slot is another producer's",
+                where="producer_key_id",
+                expected=f"{owner.key_id.hex()} ({owner.member_id}) in slot {header.slot}",
+                actual=header.producer_key_id,
+            )
+        return schedule
+
+    def _finality_after(self, certificate: Certificate | None) -> BranchFinality:
+        """Return what is proved once ``certificate`` is carried by the next block."""
+        if certificate is None:
+            return self.finality
+        link = link_of(certificate)
+        right = self._links.get(link.target.height)
+        # [REJECT] The target is an ancestor, above every target before it in this chain
+        if right is None:
+            raise InvalidBlock(
+                "the target is not an ancestor above the last one certified",
+                where="certificate.t_height",
+                expected=f"{self.finality.justified.height + 1} to {self.chain.height}",
+                actual=link.target.height,
+            )
+        _check_equal("certificate.t_id", right.target.block_id, link.target.block_id)
+        # [REJECT] The source is the one that the target's own chain gives
+        _check_equal("certificate.s_height", right.source.height, link.source.height)
+        _check_equal("certificate.s_id", right.source.block_id, link.source.block_id)
+        self._check_quorum(certificate, "certificate")
+        return self.finality.after(link)
+
+    def _check_quorum(self, certificate: Certificate, name: str) -> None:
+        """Check a certificate's signatures."""
+        try:
+            check_certificate(certificate, self.voting, self.chain.chain_id)
+        except InvalidVote as error:
+            error.where = f"{name}.{error.where}"
+            raise
+
+    def _check_transactions(self, raw: RawBlock, body: list[BodyItem]) -> list[CheckedTransaction]:
+        """Return the transactions of a body, each checked from its bytes."""
+        # [REJECT] The body has a transaction for each of its items
+        _check_equal("transactions", len(body), len(raw.transactions))
+        checked = []
+        for index, (item, data) in enumerate(zip(body, raw.transactions, strict=True)):
+            where = f"transactions[{index}]"
+            if data is None:
+                raise InvalidBlock("the transaction is missing", where=where, expected=item.tx_id)
+            try:
+                tx = check_transaction(
+                    data, chain_id=self.chain.chain_id, key_of=self.chain.state.keys.get, rules=self._rules
+                )
+            except LedgerError as error:
+                error.where = where + _field_of(error.where)
+                raise
+            # [REJECT] It is the one that the body names
+            _check_equal(f"{where}.tx_id", item.tx_id, tx.tx_id)
+            self._raw[tx.tx_id] = data
+            checked.append(tx)
+        return checked
+
+    def _read_records(self, tx_id: bytes) -> list[CallRecord]:
+        return decode_each(decode(self._raw[tx_id], Transaction).items, CallRecord)
+
+
+def _field_of(where: str) -> str:
+    """Return what an error says about a transaction as the rest of a field's name."""
+    # A spelling is wrong as a whole: the error then names the type. Items alone begin with their index.
+    where = where.removesuffix(Transaction.__name__).removesuffix(CallRecord.__name__).rstrip(".")
+    if where.startswith("["):
+        where = f"items{where}"
+    return f".{where}" if where else ""
+
+
+def _check_signature(sealed: SealedHeader, schedule: Schedule) -> None:
+    owner = producer_at(schedule, sealed.header.slot)
+    # [REJECT] The producer signed it
+    if not is_valid_signature(owner.public_key, block_id_of(sealed.header), sealed.signature):
+        raise InvalidBlock(
+            "the producer's signature does not verify",
+            where="signature",
+            expected=f"a signature by {owner.member_id} over {block_id_of(sealed.header).hex()}",
+            actual=sealed.signature,
+        )
+
+
+def _check_equal(name: str, expected: object, actual: object) -> None:
+    if actual != expected:
+        raise InvalidBlock("not what the chain gives", where=name, expected=expected, actual=actual)
+
+
+def _decode(data: bytes, kind: type[T], name: str) -> T:
+    try:
+        return decode(data, kind)
+    except EncodingError as error:
+        # A wrong spelling is the whole value's: the error then names the type.
+        error.where = name if error.where in {"", type_name(kind)} else f"{name}.{error.where}"
+        raise
+
+
+def verify_chain(
+    source: ChainSource,
+    genesis: Genesis,
+    *,
+    rules: Rules | None = None,
+    known: Sequence[KnownHead] = (),
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> AuditReport:
+    """Return the verdict on the chain of ``source``, held against ``genesis``.
+
+    Raises StoreError where the source cannot be read to its end for a reason that is not damage: locked, of another
+    version, out of reach.
+
+    rules: compiled from the genesis where not given; raises ConfigError where this release does not have them.
+    known: blocks known from elsewhere to be in the chain; a chain that ends below one of them was cut.
+    on_progress: told after each block.
+    """
+    report = AuditReport(source.name, chain_id_of(genesis))
+    if rules is None:
+        compiled = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
+        compiled.run_conformance()
+        rules = compiled
+    auditor = ChainAuditor(genesis, rules)
+    report.head_id = auditor.chain.block_id
+    try:
+        report.first_difference = _audit(source, auditor, report, known, on_progress)
+    finally:
+        auditor.close()
+    return report
+
+
+def _audit(
+    source: ChainSource,
+    auditor: ChainAuditor,
+    report: AuditReport,
+    known: Sequence[KnownHead],
+    on_progress: Callable[[Progress], None],
+) -> Difference | None:
+    """Go through a source, filling the report; return the first difference."""
+    try:
+        source.open(report.chain_id)
+        rows = DerivedRows(source.store) if source.store is not None else None
+        expected_ids = {head.height: head.block_id for head in known}
+        if expected_ids.get(0, report.chain_id) != report.chain_id:
+            return Difference(0, "chain_id", "not the known chain", expected_ids[0].hex(), report.chain_id.hex())
+        if source.head.first_height != 1:
+            return Difference(1, "head", "it does not begin with the first block", "1", str(source.head.first_height))
+        for raw in source.blocks():
+            applied = auditor.add(raw)
+            found = rows.check_block(applied.height, applied.tx_ids, applied.overlay) if rows is not None else None
+            if found is not None:
+                return found
+            if expected_ids.get(applied.height, applied.block_id) != applied.block_id:
+                expected = expected_ids[applied.height].hex()
+                what = "another block is known at this height"
+                return Difference(applied.height, "block_id", what, expected, applied.block_id.hex())
+            _take_in(report, applied)
+            on_progress(Progress(applied.height, source.head.final_height, report.records))
+        found = _check_end(source, auditor, report, known)
+        if found is None and rows is not None:
+            found = rows.check_end(auditor.final_point())
+            report.checked_rows = rows.checked
+    except LedgerError as error:
+        # Not a verdict: the chain could not be read to its end.
+        if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
+            raise
+        return difference_of(error, report.height + 1)
+    finally:
+        report.final_height = max(report.final_height, auditor.finality.final.height)
+    return found
+
+
+def _check_end(
+    source: ChainSource, auditor: ChainAuditor, report: AuditReport, known: Sequence[KnownHead]
+) -> Difference | None:
+    """Hold the end of the chain against what the source and others say, and against the certificates."""
+    head, height = source.head, report.height
+    if height != head.final_height:
+        what = "the source says that its chain ends elsewhere"
+        field = "block" if source.store is None else "height_row"
+        return Difference(height + 1, field, what, f"blocks up to height {head.final_height}", f"up to {height}")
+    if head.final_id != report.head_id:
+        what = "the source says that another block is its last"
+        return Difference(height, "head.final_id", what, report.head_id.hex(), head.final_id.hex())
+    for beyond in sorted(known, key=lambda one: one.height):
+        if beyond.height > height:
+            expected = f"block {beyond.height}:{beyond.block_id.hex()}, which is known"
+            return Difference(height + 1, "block", "the chain was cut", expected, f"nothing above height {height}")
+    try:
+        report.head_certificate = auditor.add_finality(source.finality())
+    except StoreError:
+        raise
+    except LedgerError as error:
+        return difference_of(error, height)
+    report.final_height = height
+    return None
+
+
+def _take_in(report: AuditReport, applied: Applied) -> None:
+    report.height, report.head_id = applied.height, applied.block_id
+    report.blocks += 1
+    report.transactions += len(applied.tx_ids)
+    report.records += applied.totals.records + applied.totals.void
+    report.void += applied.totals.void
+    report.totals = add_totals(report.totals, applied.totals)
