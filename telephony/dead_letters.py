@@ -27,9 +27,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from ledger.errors import ConfigError, StoreFull
+from ledger.errors import ConfigError
 from ledger.segments import from_os, sync_directory, write_all
-from telephony.spool import FREE_ROOM
 
 ID_BYTES: Final = 8
 """Enough to tell a million letters apart: one chance in 36 million that any two share an id."""
@@ -79,7 +78,8 @@ def dead_letter(data: bytes, *, stage: str, reason: str, time_ms: int) -> Letter
         text, encoded = data.decode("utf-8"), None
     except UnicodeDecodeError:
         text, encoded = None, base64.b64encode(data).decode("ascii")
-    return Letter("dead", letter_id(data), time_ms, stage, reason, text, encoded)
+    # Of records that are missing there is nothing but the reason.
+    return Letter("dead", letter_id(data or reason.encode()), time_ms, stage, reason, text, encoded)
 
 
 class DeadLetters:
@@ -96,6 +96,7 @@ class DeadLetters:
         self._path = self._directory / "letters.jsonl"
         self._places: dict[str, _Place] = {}
         self._end = 0
+        self._fd = -1
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -118,8 +119,13 @@ class DeadLetters:
         place = self._places.get(id_)
         if place is None:
             raise ConfigError("no such dead letter", where=id_, hint="List them with: ledger-agent dead list")
-        with self._open(os.O_RDONLY) as fd:
-            return msgspec.json.decode(os.pread(fd, place.length, place.offset), type=Letter)
+        return msgspec.json.decode(self._line(place), type=Letter)
+
+    def _line(self, place: _Place) -> bytes:
+        try:
+            return os.pread(self._fd, place.length, place.offset)
+        except OSError as error:
+            raise from_os(error, self._path) from error
 
     def add(self, letters: Sequence[Letter]) -> int:
         """Put letters on disk; return how many were new. One that is open already with the same record is left out.
@@ -144,23 +150,34 @@ class DeadLetters:
     def refresh(self) -> None:
         """Read what others have appended. Raises StoreError."""
         try:
-            size = self._path.stat().st_size
-        except FileNotFoundError:
-            size = 0
+            self._follow_file()
+            if self._fd < 0:
+                return
+            size = os.fstat(self._fd).st_size - self._end
+            data = os.pread(self._fd, size, self._end)
         except OSError as error:
             raise from_os(error, self._path) from error
-        if size < self._end:
-            # An agent has started meanwhile and written the file anew.
-            self._places, self._end, self.unreadable = {}, 0, 0
-        if size == self._end:
+        for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+            self._apply(line, self._end)
+            self._end += len(line)
+
+    def _follow_file(self) -> None:
+        """Open the file that has the name now: an agent that starts puts a new one in its place."""
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
             return
-        with self._open(os.O_RDONLY) as fd, os.fdopen(os.dup(fd), "rb") as file:
-            file.seek(self._end)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._apply(line, self._end)
-                self._end += len(line)
+        if self._fd >= 0 and os.fstat(self._fd).st_ino == named.st_ino:
+            return
+        self.close()
+        self._places, self._end, self.unreadable = {}, 0, 0
+        self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
     def _apply(self, line: bytes, offset: int) -> None:
         try:
@@ -178,53 +195,38 @@ class DeadLetters:
 
     def compact(self) -> None:
         """Leave out what is settled. Raises StoreError: then the file is as it was."""
-        self.refresh()
+        temporary = self._path.with_suffix(".new")
         with self._locked():
             self.refresh()
-            temporary = self._path.with_suffix(".new")
             try:
-                with self._open(os.O_RDONLY | os.O_CREAT) as fd, temporary.open("wb") as file:
+                with temporary.open("wb") as file:
                     os.fchmod(file.fileno(), 0o600)
                     for place in self._places.values():
-                        file.write(os.pread(fd, place.length, place.offset))
+                        file.write(self._line(place))
                         if place.retry is not None:
                             file.write(msgspec.json.encode(place.retry) + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
+                # A crash up to here leaves the old file, one behind it the new one; no letter is in neither.
                 temporary.rename(self._path)
                 sync_directory(self._directory)
             except OSError as error:
                 raise from_os(error, self._path) from error
-            self._places, self._end, self.unreadable = {}, 0, 0
-        self.refresh()
+            self.refresh()
 
     def _append(self, letters: Sequence[Letter]) -> None:
         data = b"".join(msgspec.json.encode(letter) + b"\n" for letter in letters)
-        with self._locked(), self._open(os.O_RDWR | os.O_CREAT) as fd:
-            end = os.fstat(fd).st_size
-            if end and os.pread(fd, 1, end - 1) != b"\n":
-                # A crash left part of a line: it becomes a line that is no letter.
-                data = b"\n" + data
+        with self._locked():
             try:
-                write_all(fd, data, end)
-                os.fsync(fd)
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    _append_whole(fd, data)
+                finally:
+                    os.close(fd)
                 sync_directory(self._directory)
             except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.ftruncate(fd, end)
                 raise from_os(error, self._path) from error
         self.refresh()
-
-    @contextlib.contextmanager
-    def _open(self, flags: int) -> Iterator[int]:
-        try:
-            fd = os.open(self._path, flags | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise from_os(error, self._path) from error
-        try:
-            yield fd
-        finally:
-            os.close(fd)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -239,12 +241,19 @@ class DeadLetters:
             os.close(fd)
 
 
-def check_room(spool: Path, size: int, reserve_bytes: int) -> None:
-    """Raise StoreFull unless the disk has room for dead letters of ``size`` bytes and a little more."""
-    disk = os.statvfs(spool)
-    free = disk.f_bavail * disk.f_frsize
-    if free < reserve_bytes + size:
-        raise StoreFull("the disk is nearly full", where=str(spool), actual=f"{free} bytes free", hint=FREE_ROOM)
+def _append_whole(fd: int, data: bytes) -> None:
+    """Append lines and sync them; where that fails, cut them off again. Raises OSError."""
+    end = os.fstat(fd).st_size
+    if end and os.pread(fd, 1, end - 1) != b"\n":
+        # A crash left part of a line: it becomes a line that is no letter.
+        data = b"\n" + data
+    try:
+        write_all(fd, data, end)
+        os.fsync(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, end)
+        raise
 
 
 def as_json(letter: Letter) -> dict[str, Any]:
