@@ -1,0 +1,92 @@
+"""Group commit: many requests, one sync. The event loop never waits for the disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+from ledger.errors import StoreError
+from telephony.spool import GROUP_BYTES_MAX, HEADER_BYTES, Spool
+
+WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Documents in memory that are not on disk yet: a slow disk must not fill the memory."""
+
+
+class _Waiting(NamedTuple):
+    documents: Sequence[tuple[int, bytes]]
+    size: int
+    done: asyncio.Future[None]
+
+
+class SpoolWriter:
+    """Appends to a spool from an event loop.
+
+    Attributes:
+        grown: set whenever documents came to be on disk; whoever reads clears it first.
+    """
+
+    def __init__(self, spool: Spool, now_ms: Callable[[], int]) -> None:
+        self.grown = asyncio.Event()
+        self._spool = spool
+        self._now_ms = now_ms
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="spool-writer")
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_bytes = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def append(self, documents: Sequence[tuple[int, bytes]]) -> None:
+        """Write ``(kind, document)`` pairs together with whoever else is waiting; all are on disk on return.
+
+        Raises StoreFull, StoreError, or EncodingError as ``Spool.append`` does; then none of them counts as kept.
+        """
+        size = sum(len(document) + HEADER_BYTES for _, document in documents)
+        if self._waiting_bytes + size > WAITING_BYTES_MAX:
+            raise StoreError("the disk is too slow for what comes in", hint="Send it again in some seconds")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(documents, size, done))
+        self._waiting_bytes += size
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name="spool-writer")
+        await done
+
+    async def close(self) -> None:
+        """Finish what is under way."""
+        if self._task is not None:
+            await self._task
+        self._executor.shutdown()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group = self._take_group()
+            documents = [document for waiting in group for document in waiting.documents]
+            failure: Exception | None = None
+            try:
+                await loop.run_in_executor(self._executor, self._append, documents)
+            except Exception as error:  # noqa: BLE001 - handed to everybody who waits
+                failure = error
+            for _, size, done in group:
+                self._waiting_bytes -= size
+                if done.done():
+                    continue
+                if failure is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(failure)
+            if failure is None:
+                self.grown.set()
+
+    def _append(self, documents: list[tuple[int, bytes]]) -> None:
+        self._spool.append(documents, time_ms=self._now_ms())
+
+    def _take_group(self) -> list[_Waiting]:
+        """Return what the next sync carries: at least one request's worth, and no more than a group may hold."""
+        group = [self._waiting.popleft()]
+        size = group[0].size
+        while self._waiting and size + self._waiting[0].size <= GROUP_BYTES_MAX:
+            group.append(self._waiting.popleft())
+            size += group[-1].size
+        return group
