@@ -16,12 +16,12 @@ import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from ledger.cdr import CallRecord
-from ledger.leveldb import plyvel
 
 from benchmarks.processes import pin_to_one_core
 from benchmarks.report import Figure
 from benchmarks.traffic import CHUNK_RECORDS, prepare_records, read_batches
+from ledger.cdr import CallRecord
+from ledger.leveldb import plyvel
 
 MEASURE_S = 1.0
 """How long each ceiling is measured; the best of ROUNDS counts, since a ceiling is what is possible."""

@@ -13,6 +13,10 @@ from collections import deque
 from pathlib import Path
 
 import uvloop
+
+from benchmarks.processes import pin_to_one_core
+from benchmarks.report import Figure
+from benchmarks.traffic import BATCH_RECORDS, DAY_RECORDS, prepare_records, read_batches, sign_batches
 from ledger.crypto import PrivateKey
 from ledger.genesis import Candidate, Delegation, Genesis, GenesisMember, MemberKey, Role
 from ledger.leveldb import LevelStore
@@ -20,10 +24,6 @@ from ledger.rules.ruleset import default_rule_set_pin
 from node.driver import now_ms
 from node.founding import DEFAULT_PARAMETERS
 from node.node import Node, Overloaded
-
-from benchmarks.processes import pin_to_one_core
-from benchmarks.report import Figure
-from benchmarks.traffic import BATCH_RECORDS, DAY_RECORDS, prepare_records, read_batches, sign_batches
 
 LOAD_S = 20.0
 """Batches are handed in for this long; then the node finishes."""
@@ -42,9 +42,10 @@ def run() -> list[Figure]:
     """Measure records a second from the first submission to the finality of the last record."""
     paths = prepare_records(RECORDS_MAX)
     pin_to_one_core()
-    with tempfile.TemporaryDirectory(prefix="ledgerd-bench-") as directory, asyncio.Runner(
-        loop_factory=uvloop.new_event_loop
-    ) as runner:
+    with (
+        tempfile.TemporaryDirectory(prefix="ledgerd-bench-") as directory,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         rate, note = runner.run(_measure(Path(directory), paths))
     return [Figure("one_node_records_per_s", "one node, one core", rate, "/s", target=50_000, note=note)]
 
@@ -97,7 +98,9 @@ async def _measure(directory: Path, paths: list[Path]) -> tuple[float, str]:
         await node.stop()
         node.store.close()
     if final != submitted or counters.records_void:
-        raise RuntimeError(f"{submitted:,} records were handed in, {final:,} became final, {counters.records_void} void")
+        raise RuntimeError(
+            f"{submitted:,} records were handed in, {final:,} became final, {counters.records_void} void"
+        )
     return final / took_s, f"{final:,} records in {took_s:.1f} s, {cpu_s:.1f} s of CPU, {counters.blocks_final} blocks"
 
 

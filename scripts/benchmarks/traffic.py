@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import msgspec
+
 from ledger.codec import encode
 from ledger.crypto import PrivateKey
 from ledger.transaction import ITEMS_MAX, make_transaction
