@@ -1,0 +1,107 @@
+"""The command: runs each part in a process of its own and shows what they measured."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from benchmarks.report import Figure, print_table, write_json
+
+PARTS = {
+    "ceilings": ("ceilings", 300),
+    "one_node": ("one_node", 300),
+    "four_nodes": ("four_nodes", 420),
+    "audit": ("audit_chain", 420),
+    "idle": ("idle", 240),
+    "memory": ("memory", 600),
+}
+"""Name of each part -> its module, and after how many seconds it is ended as hung."""
+GRACE_S = 20
+"""A part that is ended gets this long to end what it started."""
+
+
+def main() -> int:
+    """Run the parts asked for; return the exit status."""
+    parser = argparse.ArgumentParser(prog="./scripts/bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + "; all without a name")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as one flat JSON object")
+    parser.add_argument("--child", metavar="PART", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        return _run_here(arguments.child)
+    unknown = [part for part in arguments.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no such directory")
+    # The ceilings go with everything: without them a figure says nothing about any other machine, or hour.
+    wanted = [part for part in PARTS if not arguments.parts or part in {"ceilings", *arguments.parts}]
+    signal.signal(signal.SIGTERM, _leave)
+    figures: list[Figure] = []
+    failed = False
+    for part in wanted:
+        found = _run_child(part)
+        failed |= found is None
+        figures += found or []
+    print_table(figures, Console())
+    if arguments.json:
+        write_json(figures, arguments.json)
+    return 1 if failed else 0
+
+
+def _run_child(part: str) -> list[Figure] | None:
+    """Return what a part measured, in a process of its own; None where it failed or hung."""
+    _, limit_s = PARTS[part]
+    print(f"{part} ...", file=sys.stderr)
+    started = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks", "--child", part]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        try:
+            output, _ = child.communicate(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            print(f"{part}: ended after {limit_s} s", file=sys.stderr)
+            output = b""
+        finally:
+            _end(child)
+    if child.returncode or not output:
+        print(f"{part}: failed with status {child.returncode}", file=sys.stderr)
+        return None
+    print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return msgspec.json.decode(output, type=list[Figure])
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End a part that still runs; it ends its own processes first."""
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _run_here(part: str) -> int:
+    """Run a part in this process and write its figures to standard output."""
+    signal.signal(signal.SIGTERM, _leave)
+    module, _ = PARTS[part]
+    figures = import_module(f"benchmarks.{module}").run()
+    sys.stdout.buffer.write(msgspec.json.encode(figures))
+    return 0
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """End by way of every ``finally``: nothing that was started stays."""
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
