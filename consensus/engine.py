@@ -318,7 +318,7 @@ class Engine:
             self.tree.certify(target)
         source = self.tree.get(link.source.block_id)
         if makes_final(link) and source is not None and source is not self.tree.root:
-            self._ready.puts.append((FINAL_CERTIFICATE, encode(certificate)))
+            self._outbox.put(FINAL_CERTIFICATE, encode(certificate))
             self._finalise(source)
 
     def _finalise(self, node: BlockNode) -> None:
