@@ -6,7 +6,7 @@ Names follow Prometheus' conventions: base units, ``_total`` on counters. Each i
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
@@ -15,7 +15,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from node.api.backend import Backend
-from node.api.views import final_age_ms
 
 MS_PER_S: Final = 1000
 
@@ -23,9 +22,9 @@ MS_PER_S: Final = 1000
 class Metrics:
     """The metrics of one node, in a registry of their own."""
 
-    def __init__(self, node: Backend, now_ms: Callable[[], int]) -> None:
+    def __init__(self, node: Backend) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(_NodeCollector(node, now_ms))
+        self.registry.register(_NodeCollector(node))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
@@ -37,9 +36,8 @@ class Metrics:
 class _NodeCollector(Collector):
     """Reads status and counters when asked."""
 
-    def __init__(self, node: Backend, now_ms: Callable[[], int]) -> None:
+    def __init__(self, node: Backend) -> None:
         self._node = node
-        self._now_ms = now_ms
 
     def describe(self) -> Iterator[Metric]:
         """Return nothing: names are checked by a test, and the node may not be up yet."""
@@ -56,20 +54,19 @@ class _NodeCollector(Collector):
         python = ".".join(map(str, sys.version_info[:3]))
         build.add_metric([], {"version": status.version, "python": python, "chain_id": self._node.chain_id.hex()})
         yield build
-        yield _gauge("ledgerd_head_height", "Height of the tip of the best chain.", status.head_height)
+        yield _gauge("ledgerd_head_height", "Height of the tip of the best chain.", status.head.height)
         yield _gauge("ledgerd_justified_height", "Height of the highest justified block.", status.justified_height)
-        yield _gauge("ledgerd_final_height", "Height of the final block.", status.final_height)
-        age = final_age_ms(self._node, self._now_ms()) / MS_PER_S
+        yield _gauge("ledgerd_final_height", "Height of the final block.", status.final.height)
+        age = status.final_age_ms / MS_PER_S
         yield _gauge("ledgerd_final_age_seconds", "Time since the slot of the final block began.", age)
-        yield _gauge("ledgerd_slot", "Slot of this moment.", status.slot_now)
+        yield _gauge("ledgerd_slot", "Slot of this moment.", status.slot)
         yield _gauge("ledgerd_sync_behind_blocks", "Blocks this node lacks.", status.sync.behind_blocks)
         yield _gauge("ledgerd_peers", "Connected peers.", status.peers)
-        yield _gauge("ledgerd_pool_transactions", "Transactions that are not final yet.", status.pending_transactions)
-        yield _gauge("ledgerd_pool_records", "Records that are not final yet.", status.pending_records)
-        if status.clock_skew_ms is not None:
-            skew = status.clock_skew_ms / MS_PER_S
-            yield _gauge("ledgerd_clock_skew_seconds", "How far the clocks of peers are ahead, in the median.", skew)
+        yield _gauge("ledgerd_pool_transactions", "Transactions that are not final yet.", status.pool_transactions)
+        yield _gauge("ledgerd_pool_records", "Records that are not final yet.", status.pool_records)
         yield _gauge("ledgerd_disk_full", "1 while the disk has no room.", status.is_disk_full)
+        skew = status.clock_skew_ms / MS_PER_S
+        yield _gauge("ledgerd_clock_skew_seconds", "How far the clocks of peers are ahead, in the median.", skew)
         engine = self._node.engine
         yield _gauge("ledgerd_producers", "Producers of the epoch.", len(engine.producers))
         yield _gauge("ledgerd_quorum", "Producers that make a quorum.", engine.quorum)

@@ -43,7 +43,7 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     writer = VaultWriter(parts.vault) if parts.vault is not None else None
     ingest = Ingest(node, writer) if writer is not None else None
     app = web.Application(middlewares=[problems, check_host(parts.hosts)])
-    app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node, parts.now_ms))
+    app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node))
     app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
     app[stream.LIVE] = set()

@@ -16,12 +16,16 @@ class Submitted(Protocol):
     """What became of one raw transaction."""
 
     @property
-    def tx_id(self) -> bytes | None:
-        """Return its id; None where it was refused."""
+    def tx_id(self) -> bytes:
+        """Return its id; empty where it could not be read that far."""
+
+    @property
+    def status(self) -> str:
+        """Return ``stored`` when it is on disk now, ``known`` when it was before."""
 
     @property
     def error(self) -> LedgerError | None:
-        """Return why it was refused, None where it is on disk."""
+        """Return why it was refused, None when it was not."""
 
 
 class RecordRef(Protocol):
@@ -74,12 +78,28 @@ class Counters(Protocol):
     rejected: dict[str, int]
 
 
-class SyncStatus(Protocol):
+class Point(Protocol):
+    """A block, by where it is."""
+
+    @property
+    def height(self) -> int:
+        """Return its height."""
+
+    @property
+    def block_id(self) -> bytes:
+        """Return its id."""
+
+    @property
+    def slot(self) -> int:
+        """Return its slot, -1 for genesis."""
+
+
+class SyncState(Protocol):
     """Whether the node is in step with its peers."""
 
     @property
     def state(self) -> str:
-        """Return ``alone`` (hears nobody), ``syncing`` or ``in step``."""
+        """Return ``in-step``, ``syncing``, ``alone`` (hears no quorum) or ``stalled`` (nothing becomes final)."""
 
     @property
     def behind_blocks(self) -> int:
@@ -98,48 +118,48 @@ class NodeStatus(Protocol):
         """Return the program's version."""
 
     @property
-    def sync(self) -> SyncStatus:
+    def sync(self) -> SyncState:
         """Return whether it is in step."""
 
     @property
-    def head_height(self) -> int:
-        """Return the height of the tip of the best chain."""
+    def head(self) -> Point:
+        """Return the tip of the best chain."""
+
+    @property
+    def final(self) -> Point:
+        """Return the final block."""
 
     @property
     def justified_height(self) -> int:
         """Return the height of the highest justified block."""
 
     @property
-    def final_height(self) -> int:
-        """Return the height of the final block."""
-
-    @property
-    def unfinal_with_records(self) -> bool:
-        """Return whether blocks with records wait for finality."""
-
-    @property
-    def slot_now(self) -> int:
-        """Return the slot of this moment."""
-
-    @property
     def peers(self) -> int:
         """Return how many peers are connected."""
 
     @property
-    def pending_transactions(self) -> int:
-        """Return how many transactions are not final."""
+    def pool_transactions(self) -> int:
+        """Return how many transactions are pending."""
 
     @property
-    def pending_records(self) -> int:
+    def pool_records(self) -> int:
         """Return how many records they hold."""
+
+    @property
+    def slot(self) -> int:
+        """Return the slot of this moment."""
 
     @property
     def is_disk_full(self) -> bool:
         """Return whether the last write found no room."""
 
     @property
-    def clock_skew_ms(self) -> int | None:
-        """Return how far the clocks of peers are ahead of this one, in the median; None without peers."""
+    def clock_skew_ms(self) -> int:
+        """Return how far the clocks of peers are from this one, in the median; positive: they are ahead."""
+
+    @property
+    def final_age_ms(self) -> int:
+        """Return how long ago the slot of the final block began."""
 
 
 class Backend(Protocol):
@@ -188,5 +208,5 @@ class Backend(Protocol):
     def peers(self) -> Sequence[Any]:
         """Return a dataclass for each connected peer."""
 
-    def subscribe(self) -> Subscription | None:
-        """Return a live stream of events from now on, None where there are too many listeners."""
+    def subscribe(self) -> Subscription:
+        """Return a live stream of events from now on. Raises Overloaded where there are too many listeners."""

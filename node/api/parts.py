@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
@@ -17,11 +16,11 @@ from node.metrics import Metrics
 from telephony.builder import Profile
 from telephony.vault import Vault
 
-MakeReceipt = Callable[[bytes, int], dict[str, Any]]
-"""(tx_id, index) -> the inclusion receipt of a final record as JSON. Raises LedgerError where there is none."""
+MakeReceipt = Callable[[bytes, int], bytes]
+"""(tx_id, index) -> the inclusion receipt of a final record, JSON. Raises LedgerError where there is none."""
 
-Export = Callable[[int], AsyncIterator[bytes]]
-"""First height -> the chunks of an export, in order, up to the final block."""
+Export = Callable[[int], Iterator[bytes]]
+"""First height -> the pieces of an export, in order, up to the final block. Raises StoreDamaged on the way."""
 
 
 def wall_clock_ms() -> int:

@@ -77,7 +77,7 @@ async def get_receipt(request: web.Request) -> web.Response:
     if promise is None or promise.state != "final":
         state = promise.state if promise else "unknown"
         raise NotFound("only a final record has a receipt", where="promise", expected="final", actual=state)
-    return json_response(context.parts.receipt(tx_id, index))
+    return web.Response(body=context.parts.receipt(tx_id, index), content_type="application/json")
 
 
 async def get_producers(request: web.Request) -> web.Response:
@@ -103,10 +103,9 @@ async def get_genesis(request: web.Request) -> web.Response:
 
 async def get_health(request: web.Request) -> web.Response:
     """Return 200 when the node is in step with its peers, 503 and why when it is not."""
-    context = request.app[CONTEXT]
-    status = context.node.status()
-    state, reason = views.health_of(context.node, status, context.parts.now_ms())
-    document = {"status": state, "head_height": status.head_height, "final_height": status.final_height}
+    status = request.app[CONTEXT].node.status()
+    state, reason = views.health_of(status)
+    document = {"status": state, "head_height": status.head.height, "final_height": status.final.height}
     if reason:
         document["reason"] = reason
     return json_response(document, status=503 if reason else 200)

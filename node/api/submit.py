@@ -17,7 +17,6 @@ from node.api.incoming import decode_documents, incoming_of_cdr, incoming_of_jso
 from node.api.ingest import Incoming, Ingest, Kept, Outcome, VaultWriter
 from node.api.parts import CONTEXT, Context
 from node.api.problems import (
-    Internal,
     NotAllKept,
     NotConfigured,
     json_response,
@@ -25,7 +24,6 @@ from node.api.problems import (
     problem_response,
     status_of,
 )
-from p2p.entries import id_of_raw
 from telephony.kamailio import BODY_BYTES_MAX as CDR_BODY_BYTES_MAX
 
 RECORDS_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -81,23 +79,14 @@ async def post_transactions(request: web.Request) -> web.Response:
     context.tokens.require(request, "submit")
     body = await read_body(request, content_type="application/msgpack", bytes_max=TRANSACTIONS_BODY_BYTES_MAX)
     raws, is_array = split_transactions(body)
-    known = [_is_known(context, raw) for raw in raws]
     results = await context.node.submit_transactions(raws)
     errors = [result.error for result in results if result.error is not None]
-    documents = [_submitted(result, is_new=not old) for result, old in zip(results, known, strict=True)]
-    if is_array:
-        return _batch_response(documents, errors, is_any_new=not all(known))
-    if errors:
-        raise errors[0]
-    return json_response(documents[0], status=documents[0]["status"])
-
-
-def _is_known(context: Context, raw: bytes) -> bool:
-    """Tell whether a transaction is on disk already; False for bytes that are none."""
-    try:
-        return context.node.engine.has_transaction(id_of_raw(raw))
-    except LedgerError:
-        return False
+    if not is_array:
+        if errors:
+            raise errors[0]
+        return json_response(_submitted(results[0]), status=201 if results[0].status == "stored" else 200)
+    documents = [_submitted(result) for result in results]
+    return _batch_response(documents, errors, is_any_new=any(result.status == "stored" for result in results))
 
 
 def split_transactions(body: bytes) -> tuple[list[bytes], bool]:
@@ -165,8 +154,9 @@ def _batch_response(documents: list[dict[str, Any]], errors: list[LedgerError], 
         return json_response({"results": documents}, status=201 if is_any_new else 200)
     error: LedgerError = errors[0]
     if len(documents) > 1:
+        others = "the others are on disk" if len(errors) < len(documents) else "nothing was kept"
         error = NotAllKept(
-            f"{len(errors)} of {len(documents)} were refused, the others are on disk",
+            f"{len(errors)} of {len(documents)} were refused, {others}",
             hint="Mend those that have a problem in results; all may be handed in again, none counts twice",
         )
     return problem_response(error, results=documents)
@@ -186,10 +176,10 @@ def _result(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _submitted(result: Submitted, *, is_new: bool) -> dict[str, Any]:
-    if result.error is not None or result.tx_id is None:
-        error = result.error or Internal("neither stored nor refused")
-        return {"status": status_of(error), "outcome": "refused", "problem": problem_of(error)}
+def _submitted(result: Submitted) -> dict[str, Any]:
+    if result.error is not None:
+        return {"status": status_of(result.error), "outcome": "refused", "problem": problem_of(result.error)}
+    is_new = result.status == "stored"
     return {
         "status": 201 if is_new else 200,
         "outcome": "stored" if is_new else "already stored",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -18,9 +18,6 @@ from ledger.transaction import Transaction
 from ledger.transition import block_time_ms
 from node.api.backend import Backend, NodeStatus
 from node.api.problems import NotFound
-
-STALLED_SLOTS: Final = 20
-"""So long without finality or a block, and something is wrong: a crash of one producer costs a few slots."""
 
 
 def plain(value: Any) -> Any:
@@ -48,28 +45,19 @@ def point_view(node: Backend, point: BlockNode) -> dict[str, Any]:
     }
 
 
-def final_age_ms(node: Backend, now_ms: int) -> int:
-    """Return how long ago the slot of the final block began; counted from genesis while there is none."""
-    return now_ms - block_time_ms(node.genesis, max(node.engine.final.slot, 0))
-
-
-def health_of(node: Backend, status: NodeStatus, now_ms: int) -> tuple[str, str]:
+def health_of(status: NodeStatus) -> tuple[str, str]:
     """Return ``ok`` and nothing, or what the node is instead and a sentence why."""
-    parameters = node.genesis.parameters
-    head_age_ms = now_ms - block_time_ms(node.genesis, max(node.engine.head.slot, 0))
     if status.is_disk_full:
         return "disk-full", "the disk has no room: nothing can be stored"
-    if status.sync.state == "syncing":
-        behind, target = status.sync.behind_blocks, status.sync.target_height
-        return "syncing", f"{behind} blocks behind, at {status.head_height} of {target}"
-    if status.sync.state == "alone" and node.engine.quorum > 1:
-        return "alone", "no peer is being heard"
-    age_ms = final_age_ms(node, now_ms)
-    if status.unfinal_with_records and age_ms > STALLED_SLOTS * parameters.slot_ms:
-        return "stalled", f"records wait, and nothing has become final for {age_ms} ms"
-    if head_age_ms > (STALLED_SLOTS + parameters.heartbeat_slots) * parameters.slot_ms:
-        return "stalled", f"no block for {head_age_ms} ms"
-    return "ok", ""
+    sync = status.sync
+    reasons = {
+        "in-step": "",
+        "syncing": f"{sync.behind_blocks} blocks behind, at {status.head.height} of {sync.target_height}",
+        "alone": "too few producers are connected to make anything final",
+        "stalled": f"records wait, and nothing has become final for {status.final_age_ms} ms",
+    }
+    reason = reasons.get(sync.state, f"the node is {sync.state}")
+    return sync.state if reason else "ok", reason
 
 
 def head_view(node: Backend) -> dict[str, Any]:

@@ -29,7 +29,8 @@ SECRET = bytes(range(32))
 
 @dataclass(frozen=True)
 class Submitted:
-    tx_id: bytes | None
+    tx_id: bytes
+    status: str
     error: LedgerError | None = None
 
 
@@ -46,45 +47,48 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class SyncStatus:
-    state: str = "alone"
+class Point:
+    height: int
+    block_id: bytes
+    slot: int
+
+
+@dataclass(frozen=True)
+class SyncState:
+    state: str = "in-step"
     behind_blocks: int = 0
     target_height: int = 0
-    peers: int = 0
 
 
 @dataclass(frozen=True)
 class Status:
     version: str
-    chain_id: str
+    chain_id: bytes
     chain_name: str
     member_id: str
     is_producer: bool
-    sync: SyncStatus
-    head_height: int
-    head_id: str
-    head_slot: int
+    sync: SyncState
+    head: Point
     justified_height: int
-    final_height: int
-    final_id: str
-    unfinal_with_records: bool
-    slot_now: int
-    since_head_ms: int
+    final: Point
+    final_age_ms: int
+    slot: int
     peers: int
-    pending_transactions: int
-    pending_records: int
+    pool_transactions: int
+    pool_records: int
     is_disk_full: bool
-    clock_skew_ms: int | None
+    clock_skew_ms: int
 
 
 @dataclass(frozen=True)
 class PeerInfo:
-    key_id: str
+    key_id: bytes
     member_id: str
+    endpoint: str
+    is_producer: bool
+    head_height: int | None
+    final_height: int | None
     agent: str
-    head_height: int
-    final_height: int
-    clock_skew_ms: int
 
 
 @dataclass
@@ -145,9 +149,8 @@ class ApiNode:
         self.store = MemoryStore()
         self.member_id: str | None = MEMBER
         self.counters = Counters()
-        self.sync = SyncStatus()
+        self.sync = SyncState()
         self.is_disk_full = False
-        self.peer = PeerInfo("ab" * 20, "carrier-b", "ledgerd/0.1.0", 3, 2, -5)
         self.now_ms = NOW_MS
         self.dropped: dict[bytes, str] = {}
         self.subscriptions: list[Subscription] = []
@@ -195,11 +198,12 @@ class ApiNode:
         try:
             tx = self.check(raw)
         except LedgerError as error:
-            return Submitted(None, error)
-        if not self.engine.has_transaction(tx.tx_id):
-            self.store.write(WriteBatch([(Space.PENDING.value + tx.tx_id, b"")], [(tx.tx_id, raw)]))
-            self.engine.add_transaction(tx)
-        return Submitted(tx.tx_id)
+            return Submitted(b"", "refused", error)
+        if self.engine.has_transaction(tx.tx_id):
+            return Submitted(tx.tx_id, "known")
+        self.store.write(WriteBatch([(Space.PENDING.value + tx.tx_id, b"")], [(tx.tx_id, raw)]))
+        self.engine.add_transaction(tx)
+        return Submitted(tx.tx_id, "stored")
 
     async def submit_items(self, items: list[bytes]) -> list[RecordRef]:
         self.submissions += 1
@@ -226,32 +230,28 @@ class ApiNode:
 
     def status(self) -> Status:
         head, final = self.engine.head, self.engine.final
-        head_ms = self.genesis.genesis_time_ms + max(head.slot, 0) * SLOT_MS
+        final_ms = self.genesis.genesis_time_ms + max(final.slot, 0) * SLOT_MS
         return Status(
             version="0.1.0",
-            chain_id=self.chain_id.hex(),
+            chain_id=self.chain_id,
             chain_name="api-test",
             member_id=MEMBER,
             is_producer=True,
             sync=self.sync,
-            head_height=head.height,
-            head_id=head.block_id.hex(),
-            head_slot=head.slot,
+            head=Point(head.height, head.block_id, head.slot),
             justified_height=head.justified_height,
-            final_height=final.height,
-            final_id=final.block_id.hex(),
-            unfinal_with_records=head.last_records_height > final.height,
-            slot_now=self.engine.slot_at(self.now_ms),
-            since_head_ms=self.now_ms - head_ms,
+            final=Point(final.height, final.block_id, final.slot),
+            final_age_ms=self.now_ms - final_ms,
+            slot=self.engine.slot_at(self.now_ms),
             peers=1,
-            pending_transactions=len(self.engine.pool),
-            pending_records=self.engine.pool.records,
+            pool_transactions=len(self.engine.pool),
+            pool_records=self.engine.pool.records,
             is_disk_full=self.is_disk_full,
             clock_skew_ms=-5,
         )
 
     def peers(self) -> list[PeerInfo]:
-        return [self.peer]
+        return [PeerInfo(STRANGER.key_id, "carrier-b", "ws://b.test:9090", False, 3, None, "ledgerd/0.1.0")]
 
     def subscribe(self) -> Subscription:
         subscription = Subscription()

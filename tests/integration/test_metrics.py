@@ -20,7 +20,7 @@ def scraped() -> dict[str, list[tuple[dict[str, str], float]]]:
     node = ApiNode()
     node.tick(3)
     node.counters.records_final, node.counters.rejected["bad-signature"] = 7, 2
-    body, content_type = Metrics(node, node.clock).render()
+    body, content_type = Metrics(node).render()
     assert content_type.startswith("text/plain")
     families = list(text_string_to_metric_families(body.decode()))
     samples = [sample for family in families for sample in family.samples]
