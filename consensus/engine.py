@@ -16,7 +16,7 @@ from consensus.orphans import Orphans
 from consensus.params import quorum_of
 from consensus.pending import CheckRaw, Pending
 from consensus.pool import Pool
-from consensus.ready import BlockFinal, DoubleVote, HeadChanged, Outbox, Ready
+from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, HeadChanged, Outbox, Ready
 from consensus.recovery import final_point_of, restore_tree
 from consensus.rows import (
     BEST_CERTIFICATE,
@@ -198,9 +198,11 @@ class Engine:
         if header.slot > self.slot_at(now_ms) + AHEAD_SLOTS_MAX:
             return Verdict.IGNORE
         # [IGNORE] At most two by one producer in one slot, unless others built on it
-        same_slot = [n for n in self.tree.nodes.values() if n.slot == header.slot and n.block]
-        is_crowded = sum(_producer_of(n) == header.producer_key_id for n in same_slot) >= BLOCKS_PER_SLOT_MAX
-        if is_crowded and not self._orphans.is_awaited(block_id):
+        same_slot = [n.block.sealed for n in self.tree.nodes.values() if n.slot == header.slot and n.block]
+        rivals = [sealed for sealed in same_slot if sealed.header.producer_key_id == header.producer_key_id]
+        if rivals:
+            self._outbox.tell(DoubleBlock(rivals[0], block.sealed))
+        if len(rivals) >= BLOCKS_PER_SLOT_MAX and not self._orphans.is_awaited(block_id):
             return Verdict.IGNORE
         if header.parent_id not in self.tree.nodes:
             self._orphans.hold(block)
@@ -423,8 +425,3 @@ class Engine:
             self._certified(self.best_certificate)
         self.pending.restore()
         self._update_head()
-
-
-def _producer_of(node: BlockNode) -> bytes:
-    assert node.block is not None
-    return node.block.sealed.header.producer_key_id

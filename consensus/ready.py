@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from consensus.tree import BlockNode
 from consensus.votes import Link
-from ledger.block import Block, Vote
+from ledger.block import Block, SealedHeader, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,15 @@ class DoubleVote:
     second: Vote
 
 
-Event = HeadChanged | BlockFinal | TransactionDropped | DoubleVote
+@dataclass(frozen=True, slots=True)
+class DoubleBlock:
+    """A producer sealed two blocks in one slot: proof that it is faulty, though it endangers nothing final."""
+
+    first: SealedHeader
+    second: SealedHeader
+
+
+Event = HeadChanged | BlockFinal | TransactionDropped | DoubleVote | DoubleBlock
 
 
 @dataclass(slots=True)

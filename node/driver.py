@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
-from consensus.ready import BlockFinal, DoubleVote, Event, HeadChanged, Ready, TransactionDropped
+from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, Ready, TransactionDropped
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
 from ledger.errors import (
@@ -71,6 +71,7 @@ class Counters:
     votes_cast: int = 0
     reorganisations: int = 0
     double_votes: int = 0
+    double_blocks: int = 0
     dropped: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
 
@@ -215,7 +216,6 @@ class Driver:
         time_ms = now_ms()
         while self._inbox:
             message, peer_id = self._inbox.popleft()
-            self.engine.heard(peer_id, now_ms=time_ms)
             try:
                 if is_for_sync(message):
                     self.sync.receive(message, peer_id, now_ms=time_ms)
@@ -227,6 +227,10 @@ class Driver:
 
     def _handle_timers(self) -> None:
         time_ms = now_ms()
+        if self.transport is not None:
+            # A chain at rest is silent, but its peers are there.
+            for peer in self.transport.peers:
+                self.engine.heard(peer.key_id, now_ms=time_ms)
         for core in (self.gossip, self.sync, self.engine):
             due_ms = core.next_timer_ms()
             if due_ms is not None and due_ms <= time_ms:
@@ -395,6 +399,10 @@ class Driver:
                 self._remember(self.dropped, event.tx_id, event.reason)
             elif isinstance(event, HeadChanged):
                 self.counters.reorganisations += event.is_reorg
+            elif isinstance(event, DoubleBlock):
+                self.counters.double_blocks += 1
+                header = event.second.header
+                self._log.warning("two blocks in one slot", key_id=header.producer_key_id.hex(), slot=header.slot)
             elif isinstance(event, DoubleVote):
                 self.counters.double_votes += 1
                 self._log.warning(

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from consensus.ready import BlockFinal, DoubleVote, Event, HeadChanged, TransactionDropped
+from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, TransactionDropped
 from ledger.readable import to_readable
 
 SUBSCRIPTION_EVENTS_MAX = 1_000
@@ -106,3 +106,6 @@ def readable_event(event: Event) -> dict[str, Any]:
             return {"event": "dropped", "tx_id": tx_id.hex(), "reason": reason}
         case DoubleVote(_, second):
             return {"event": "double_vote", "key_id": second.key_id.hex(), "height": second.t_height}
+        case DoubleBlock(_, second_header):
+            header = second_header.header
+            return {"event": "double_block", "key_id": header.producer_key_id.hex(), "slot": header.slot}

@@ -74,6 +74,7 @@ class Counters(Protocol):
     votes_cast: int
     reorganisations: int
     double_votes: int
+    double_blocks: int
     dropped: int
     rejected: dict[str, int]
 
