@@ -63,7 +63,7 @@ def test_the_field_is_named():
     """A wrong bound names the field and the element."""
     with pytest.raises(FieldError) as raised:
         decode_message(bytes([TYPE_BYTES[Announce]]) + bytes.fromhex("9191c41f") + bytes(31))
-    assert raised.value.where == "tx_ids.[0]"
+    assert raised.value.where == "tx_ids[0]"
 
 
 def test_a_second_spelling_is_refused():

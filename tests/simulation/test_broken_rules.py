@@ -85,7 +85,8 @@ def test_naive_finality(monkeypatch: pytest.MonkeyPatch) -> None:
         for node in self.head.branch():
             if node is self.tree.root:
                 return
-            builders.add(engine_module._producer_of(node))
+            assert node.block is not None
+            builders.add(node.block.sealed.header.producer_key_id)
             if len(builders) >= self.quorum:
                 self._finalise(node)
                 return
