@@ -52,6 +52,18 @@ def run(
     sys.exit(_run(flags, config))
 
 
+@app.command(
+    "sim",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def simulate(context: typer.Context) -> None:
+    """Run a whole cluster on a virtual clock, network and disks: ledgerd sim --seed N."""
+    from node.sim.run import main as run_simulation
+
+    sys.exit(run_simulation(context.args))
+
+
 def _run(flags: dict[str, Any], config_file: Path | None) -> int:
     from node.config import load_config
     from node.logs import set_up_logs

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 
-from consensus import engine as engine_module
 from consensus.engine import Engine
 from consensus.votes import VoteGuard
 from ledger.store import WriteBatch
