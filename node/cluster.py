@@ -25,6 +25,16 @@ from node.keyfile import new_secret, new_token, write_key, write_private
 
 GRID_ZONES: Final = ("GB", "DE", "FR", "PL", "NO", "US", "ES", "SE")
 """Where the members of a made-up network get their electricity, in turn."""
+ENERGY: Final = {
+    "device_class": "phone",
+    "device_mw": 3_200,
+    "network_method": "power_marginal",
+    "boundary": "core_access_cpe",
+    "server_mw": 45,
+    "pue_milli": 1_300,
+    "intensity_table": "ember-2026",
+}
+"""How a node of a made-up network reckons the energy of calls whose platform reports none."""
 HOST: Final = "127.0.0.1"
 
 
@@ -153,4 +163,7 @@ def _toml(node: ClusterNode, genesis: Path, peers: list[str]) -> str:
         "member_secret": str(node.home / "secret"),
         "tokens": str(node.home / "tokens.json"),
     }
-    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+    energy = {**ENERGY, "grid_zone": node.grid_zone}
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
+    lines += ["\n[energy]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in energy.items())]
+    return "".join(lines)

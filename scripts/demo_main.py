@@ -29,7 +29,7 @@ from demo_forgery import forge_receipt, forge_record  # noqa: E402
 from ledger.errors import LedgerError  # noqa: E402
 from ledger.readable import to_readable  # noqa: E402
 from node.cli.lines import add_up, describe_totals, energy_wh, method_name  # noqa: E402
-from node.client import ApiFault, Client, Handed  # noqa: E402
+from node.client import RECORDS_PER_REQUEST, ApiFault, Client, Handed  # noqa: E402
 from node.cluster import Cluster, make_cluster  # noqa: E402
 from node.founding import DEFAULT_PARAMETERS  # noqa: E402
 from node.keyfile import read_secret  # noqa: E402
@@ -39,7 +39,9 @@ from telephony.synthetic import Traffic, generate_records  # noqa: E402
 MEMBERS = ("alpha", "beta", "gamma", "delta")
 FED = 3
 """Records go to the first three; the last one is killed on the way."""
-BATCH = 100
+BATCHES = 48
+FEED_SECONDS = 10.0
+"""Fed as traffic comes, evenly; a carrier's busy hour is 200 records a second."""
 RECORDS_MIN, RECORDS_MAX = 300, 100_000
 STEP_SECONDS = 40.0
 """No step waits longer."""
@@ -162,26 +164,27 @@ class Demo:
     def feed(self) -> None:
         count = self.options.records
         self.screen.title(f"{count} call records over the HTTP API of three nodes; the fourth is killed on the way")
-        started = time.monotonic()
         streams = [self.records_of(node, seed) for seed, node in enumerate(self.nodes[:FED], 1)]
-        victim, done, is_down, is_back = self.nodes[-1], 0, False, False
-        sizes = [BATCH] * (count // BATCH) + [count % BATCH] * (count % BATCH > 0)
-        for i, size in enumerate(sizes):
+        victim, done, killed_at, is_back = self.nodes[-1], 0, 0, False
+        for i in range(BATCHES):
+            due = time.monotonic() + FEED_SECONDS / BATCHES
             node = self.nodes[i % FED]
-            for handed in submit(node.client, list(islice(streams[i % FED], size))):
-                self.handed.append((node, handed))
-            done += size
-            if i % 6 == 5 or done == count:
-                rate = done / (time.monotonic() - started)
-                self.screen.say(f"{done} records in, each on a node's disk before it was answered ({rate:,.0f}/s)")
-            if not is_down and done >= count // 3:
+            batch = list(islice(streams[i % FED], count * (i + 1) // BATCHES - count * i // BATCHES))
+            for first in range(0, len(batch), RECORDS_PER_REQUEST):
+                group = submit(node.client, batch[first : first + RECORDS_PER_REQUEST])
+                self.handed += [(node, handed) for handed in group]
+            done += len(batch)
+            if i % 8 == 7:
+                self.screen.say(f"{done} records in, each on a node's disk before it was answered")
+            if i == BATCHES // 4:
                 victim.kill()
-                is_down = True
+                killed_at = final_height(self.nodes[0])
                 self.screen.say(f"kill -9 {victim.name}: the other three are a quorum and go on")
-            elif is_down and not is_back and done >= 2 * count // 3:
-                self.wait_for_progress()
+            elif i >= 3 * BATCHES // 4 and not is_back:
+                held("blocks became final with one node down", final_height(self.nodes[0]) > killed_at)
                 self.revive(victim)
                 is_back = True
+            time.sleep(max(0.0, due - time.monotonic()))
 
     def records_of(self, node: LocalNode, seed: int) -> Iterator[dict[str, Any]]:
         """Return calls that ended in the last minutes, as the node's member would record them."""
@@ -189,11 +192,6 @@ class Demo:
         start_ms = time.time_ns() // 1_000_000 - 3_600_000
         traffic = Traffic(seed, start_ms, calls_per_hour=200_000, member_secret=secret)
         return ({"record": to_readable(record)} for record in generate_records(traffic))
-
-    def wait_for_progress(self) -> None:
-        """Let the three go on alone for a while: what the fourth missed is to be worth catching up."""
-        reached = final_height(self.nodes[0]) + 4
-        until(lambda: final_height(self.nodes[0]) >= reached, "finality with one node down")
 
     def revive(self, node: LocalNode) -> None:
         target = final_height(self.nodes[0])
