@@ -28,7 +28,7 @@ from demo_forgery import forge_receipt, forge_record  # noqa: E402
 
 from ledger.errors import LedgerError  # noqa: E402
 from ledger.readable import to_readable  # noqa: E402
-from node.cli.lines import add_up, describe_totals, energy_wh, method_name  # noqa: E402
+from node.cli.lines import add_up, describe_briefly, energy_wh, method_name  # noqa: E402
 from node.client import RECORDS_PER_REQUEST, ApiFault, Client, Handed  # noqa: E402
 from node.cluster import Cluster, make_cluster  # noqa: E402
 from node.founding import DEFAULT_PARAMETERS  # noqa: E402
@@ -103,9 +103,7 @@ class Watcher:
         delay_ms = time.time_ns() // 1_000_000 - self.genesis_time_ms - event["slot"] * self.slot_ms
         self.totals.append(totals)
         self.delays_ms.append(delay_ms)
-        self.screen.say(
-            f"block {event['height']} final {delay_ms / 1000:.1f} s after its slot began: {describe_totals(totals)}"
-        )
+        self.screen.say(f"block {event['height']} final in {delay_ms / 1000:.1f} s: {describe_briefly(totals)}")
 
     @property
     def records(self) -> int:
@@ -131,7 +129,6 @@ class Demo:
         self.watcher = Watcher(screen, self.nodes[0], self.cluster.genesis.genesis_time_ms, parameters.slot_ms)
         self.handed: list[tuple[LocalNode, Handed]] = []
         self.head = ""
-        self.sip_records = 0
 
     def run(self) -> None:
         self.start()
@@ -245,19 +242,24 @@ class Demo:
         held("the same record again is known", again.outcome == "already stored")
         self.screen.say("the same record again: already stored, does not count twice")
         record = self.measured_record()
-        record["quality"]["mean"]["mos_milli"] = 4_490
+        record["quality"]["mean"]["mos_milli"] += 50
+        record["quality"]["best"] = None
         refused = node.client.submit([{"record": record}])[0]
-        held("a record with an invented MOS is refused", refused.outcome == "refused" and bool(refused.problem))
+        held("a record with an embellished MOS is refused", refused.outcome == "refused" and bool(refused.problem))
         problem = refused.problem or {}
-        self.screen.say(f"an invented MOS: refused by rule {problem.get('rule')}, field {problem.get('field')}")
+        self.screen.say(
+            f"a MOS embellished by 0.05: refused by rule {problem.get('rule')} "
+            f"(expected {problem.get('expected')}, found {problem.get('actual')})"
+        )
 
     def measured_record(self) -> dict[str, Any]:
-        """Return a record whose MOS the rules compute again."""
+        """Return a record whose MOS the rules compute again: by the E-model, with losses."""
         for document in islice(self.records_of(self.nodes[0], 99), 1_000):
             record: dict[str, Any] = document["record"]
-            if record["quality"] and record["quality"]["method"] == "g107":
+            quality = record["quality"]
+            if quality and quality["method"] == "g107" and quality["mean"] != quality["best"]:
                 return record
-        raise NotHeld("no record with a MOS among a thousand")
+        raise NotHeld("no such record among a thousand")
 
     # -- real calls -----------------------------------------------------------------------------------------------
 
@@ -274,19 +276,20 @@ class Demo:
             lab.terminate()  # it ends what it started
             lab.wait(STEP_SECONDS)
             raise
-        calls = [line for line in output.splitlines() if line.strip()]
-        for line in calls:
+        for line in output.splitlines():
             self.screen.say(line)
         held("the SIP lab's calls went as planned", lab.returncode == 0)
-        wanted = len(calls)
-        other = self.nodes[1]
-        until(lambda: len(records_after(other, before)) >= wanted, "the calls to be final on another node")
-        for record in records_after(other, before):
-            self.sip_records += 1
-            quality = record["quality"]
+        wanted = sum("CDR delivered" in line for line in output.splitlines())
+        for other in self.nodes:
+            until(lambda other=other: len(records_after(other, before)) == wanted, f"the calls on {other.name}")
+        records = records_after(self.nodes[-1], before)
+        held("all nodes have the same records", all(records_after(other, before) == records for other in self.nodes))
+        for record in sorted(records, key=lambda record: record["end_ms"]):
+            quality, energy = record["quality"], record["energy"]
             mos = f"MOS {quality['mean']['mos_milli'] / 1000:.1f} by {quality['method']}" if quality else "no MOS"
+            length_s = (record["end_ms"] - record["setup_ms"]) / 1000
             self.screen.say(
-                f"on {other.name}: SIP {record['sip_code']}, {record['end_ms'] - record['setup_ms']} ms, {mos}"
+                f"on all four: SIP {record['sip_code']}, {length_s:.1f} s, {mos}, {energy['co2_ug']} ug CO2e"
             )
 
     # -- the evidence ---------------------------------------------------------------------------------------------

@@ -39,6 +39,17 @@ def describe_totals(totals: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
+def describe_briefly(totals: dict[str, Any]) -> str:
+    """Return what a block's records add up to in about eighty characters."""
+    mos = ", ".join(
+        f"{part['sum_milli'] / part['count'] / 1000:.2f} {method_name(part).split()[0]}"
+        for part in totals["mos"]
+        if part["count"]
+    )
+    parts = [f"{totals['records']:,} records", f"{totals['talk_ms'] / 60_000:,.0f} min", f"MOS {mos or 'not measured'}"]
+    return ", ".join([*parts, f"{energy_wh(totals):,.1f} Wh", f"{totals['co2_ug'] / 1_000_000:,.1f} g CO2e"])
+
+
 def method_name(mos: dict[str, Any]) -> str:
     """Return method and kind of a MOS, as ``rtpengine-10 CQ``."""
     try:

@@ -16,7 +16,7 @@ from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, EncodingError
 from ledger.genesis import Role, chain_id_of, genesis_from_json
 from node.cli import ledgerctl
-from node.cli.lines import add_up, describe_event, describe_totals
+from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals
 from node.cli.output import flatten, shown
 from node.cli.submit import as_submission, grouped, parse_documents
 from node.client import Client, fault_of, read_events, what_of
@@ -441,6 +441,13 @@ def test_totals_add_up_by_method_and_never_across() -> None:
     assert describe_totals(added) == (
         "4 records  2 min  MOS 3.67 (g107 CQ, 3)  MOS 4.30 (rtpengine-10 CQ, 1)  2.0 Wh  2.0 g CO2e"
     )
+
+
+def test_a_block_in_brief() -> None:
+    totals = {"records": 2, "talk_ms": 60_000, "device_mj": 0, "network_mj": 0, "server_mj": 0, "co2_ug": 0, "mos": []}
+    assert describe_briefly(totals) == "2 records, 1 min, MOS not measured, 0.0 Wh, 0.0 g CO2e"
+    totals["mos"] = [{"method": 4, "kind": 2, "count": 2, "sum_milli": 8_500, "minimum_milli": 4_000}]
+    assert describe_briefly(totals) == "2 records, 1 min, MOS 4.25 rtpengine-10, 0.0 Wh, 0.0 g CO2e"
 
 
 def test_events_are_one_line_each() -> None:

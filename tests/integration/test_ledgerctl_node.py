@@ -1,0 +1,208 @@
+"""``ledgerctl`` against a node that runs: what an operator types, from the first record to its receipt."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ledger.readable import to_readable
+from node.cluster import make_cluster
+from node.founding import DEFAULT_PARAMETERS
+from node.localnet import LocalNode, stop_all
+from telephony.synthetic import Traffic, generate_records
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("cluster")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalNode]:
+    """One node that is a whole chain."""
+    cluster = make_cluster(
+        tmp_path_factory.mktemp("ctl") / "net",
+        ["solo"],
+        genesis_time_ms=time.time_ns() // 1_000_000,
+        parameters=msgspec.structs.replace(DEFAULT_PARAMETERS, slot_ms=200),
+    )
+    one = LocalNode(cluster.nodes[0])
+    one.start()
+    try:
+        one.wait_ready()
+        yield one
+    finally:
+        stop_all([one])
+
+
+@pytest.fixture(scope="module")
+def records() -> list[dict[str, Any]]:
+    start_ms = time.time_ns() // 1_000_000 - 3_600_000
+    return [to_readable(record) for record in islice(generate_records(Traffic(7, start_ms)), 40)]
+
+
+def ctl(node: LocalNode, *arguments: object, stdin: str = "", is_json: bool = True) -> Any:
+    done = run(node, *arguments, *(["--json"] if is_json else []), stdin=stdin)
+    assert (done.returncode, done.stderr.count("error")) == (0, 0), done.stderr
+    return json.loads(done.stdout) if is_json else done.stdout
+
+
+def run(node: LocalNode, *arguments: object, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+        "LEDGERCTL_URL": node.place.url,
+        "LEDGERCTL_TOKEN": node.place.token,
+        "COLUMNS": "200",
+        **environment,
+    }
+    command = [sys.executable, "-m", "node.cli.ledgerctl", *map(str, arguments)]
+    return subprocess.run(command, env=variables, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture(scope="module")
+def handed(node: LocalNode, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What submit said of records handed in as lines on standard input, once they were final."""
+    lines = "\n".join(map(json.dumps, records[:30]))
+    results: list[dict[str, Any]] = ctl(node, "submit", "-", "--wait", "final", stdin=lines)
+    return results
+
+
+def test_submit_tells_of_each_record(handed: list[dict[str, Any]]) -> None:
+    assert [(result["outcome"], result["state"]) for result in handed] == [("stored", "final")] * 30
+    assert len({(result["tx_id"], result["index"]) for result in handed}) == 30
+
+
+def test_submitting_again_does_no_harm(
+    node: LocalNode, records: list[dict[str, Any]], handed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "again.json"
+    path.write_text(json.dumps([{"record": record} for record in records[:2]]))
+    done = run(node, "submit", path)
+    places = [f"{result['tx_id']}/{result['index']}" for result in handed[:2]]
+    assert done.stdout.splitlines() == [f"{n} already stored {place}" for n, place in enumerate(places, 1)]
+    assert (done.returncode, done.stderr) == (0, "2 already stored\n")
+
+
+def test_a_bad_record_does_not_hold_up_the_good_ones(
+    node: LocalNode, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(map(json.dumps, [records[30], {**records[31], "end_ms": 5}, {"setup_ms": 1}])))
+    done = run(node, "submit", path)
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("1 stored ")
+    assert second.startswith(
+        "2 refused record.end_ms: The call ends before it begins (rule call-shape/end-before-setup"
+    )
+    assert third.startswith("3 refused record.")
+    assert (done.returncode, done.stderr) == (1, "1 stored, 2 refused\n")
+
+
+def test_submit_without_the_right_token(node: LocalNode, records: list[dict[str, Any]]) -> None:
+    for token in ("", "lt_wrong"):
+        done = run(node, "submit", "-", stdin=json.dumps(records[32]), LEDGERCTL_TOKEN=token)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "  where: Authorization" in done.stderr.splitlines()
+
+
+def test_the_token_may_be_in_a_file(node: LocalNode, records: list[dict[str, Any]]) -> None:
+    arguments = ("submit", "-", "--token-file", node.place.home / "token")
+    assert run(node, *arguments, stdin=json.dumps(records[33]), LEDGERCTL_TOKEN="").returncode == 0
+
+
+def test_submit_takes_kamailios_cdrs(node: LocalNode) -> None:
+    now = time.time()
+    cdr = {"start_time": f"{now - 10:.3f}", "end_time": f"{now - 5:.3f}", "duration": "5.000", "sip_code": "200"}
+    cdr |= {"call_id": "a@b", "from_tag": "t1", "to_tag": "t2", "src_uri": "sip:+442071838750@x", "dst_uri": "sip:b@x"}
+    done = run(node, "submit", "-", "--kamailio", stdin=json.dumps(cdr))
+    assert done.stdout.startswith("1 stored ") or "refused" in done.stdout
+
+
+def test_status_of_several_nodes_side_by_side(node: LocalNode) -> None:
+    status = ctl(node, "status")
+    assert status["chain_name"] == "local"
+    other = "http://127.0.0.1:1"
+    done = run(node, "status", node.place.url, other, "--json")
+    assert done.returncode == 1
+    assert list(json.loads(done.stdout)) == [node.place.url]
+    assert f"  where: {other}" in done.stderr.splitlines()
+    assert "chain_name" in ctl(node, "status", is_json=False)
+
+
+def test_show(node: LocalNode, handed: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+    place = handed[3]
+    head = ctl(node, "show", "head")
+    assert head["final"]["height"] >= 1
+    found = ctl(node, "show", "record", f"{place['tx_id']}/{place['index']}")
+    assert (found["record"], found["promise"]["state"]) == (records[3], "final")
+    block = ctl(node, "show", "block", found["promise"]["height"])
+    assert place["tx_id"] in [tx["tx_id"] for tx in block["transactions"]]
+    assert ctl(node, "show", "block", block["block_id"]) == block
+    assert ctl(node, "show", "tx", place["tx_id"])["envelope"]["member_id"] == "solo"
+    assert [producer["member_id"] for producer in ctl(node, "show", "producers")["producers"]] == ["solo"]
+    assert ctl(node, "show", "peers") == {"peers": []}
+    assert ctl(node, "show", "genesis")["chain_id"] == head["chain_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("head",), "final.height"),
+        (("block", "1"), " records  "),
+        (("producers",), "A quorum is 1 of 1."),
+        (("peers",), "no peers"),
+        (("genesis",), "faults tolerated"),
+    ],
+)
+def test_show_for_people(node: LocalNode, handed: list[dict[str, Any]], arguments: tuple[str, ...], words: str) -> None:
+    assert handed
+    assert words in ctl(node, "show", *arguments, is_json=False)
+
+
+def test_show_a_record_for_people(node: LocalNode, handed: list[dict[str, Any]]) -> None:
+    tx_id = handed[0]["tx_id"]
+    assert "promise.state" in ctl(node, "show", "record", f"{tx_id}/0", is_json=False)
+    assert len(ctl(node, "show", "tx", tx_id, is_json=False).splitlines()) > 30
+
+
+@pytest.mark.parametrize(
+    "arguments", [("block", "999999"), ("block", "xyz"), ("tx", "../status"), ("record", "00" * 32 + "/0")]
+)
+def test_what_is_not_there_is_an_error_with_status_one(node: LocalNode, arguments: tuple[str, ...]) -> None:
+    done = run(node, "show", *arguments)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[0].startswith("error: no")) == (1, "", True)
+
+
+def test_a_receipt_is_proven_without_the_node(node: LocalNode, handed: list[dict[str, Any]], tmp_path: Path) -> None:
+    out = tmp_path / "receipt.json"
+    place = f"{handed[5]['tx_id']}/{handed[5]['index']}"
+    ctl(node, "receipt", place, "--out", out, is_json=False)
+    assert run(node, "receipt", place, "--out", out).returncode == 1  # never over an existing file
+    genesis = node.place.home.parent / "genesis.json"
+    command = [sys.executable, "-m", "node.cli.verify", str(out), "--genesis", str(genesis)]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    assert (done.returncode, done.stdout.startswith("OK: ")) == (0, True)
+
+
+def test_tail_shows_what_happens(node: LocalNode, records: list[dict[str, Any]]) -> None:
+    command = [sys.executable, "-m", "node.cli.ledgerctl", "tail", "--url", node.place.url, "--json"]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as tail:
+        try:
+            time.sleep(1.0)  # it says nothing until something happens
+            assert run(node, "submit", "-", stdin=json.dumps(records[35])).returncode == 0
+            assert tail.stdout
+            events = [json.loads(tail.stdout.readline()) for _ in range(2)]
+        finally:
+            tail.terminate()
+    assert {"block", "final"} >= {event["event"] for event in events}
