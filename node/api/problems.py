@@ -113,6 +113,20 @@ class Overloaded(ApiError):
     status = 503
 
 
+class TooEarly(ApiError):
+    """A call that ends shortly after now: the platform's clock is ahead, and the record will do when time is up."""
+
+    code = "too-early"
+    status = 503
+
+
+class NotSigned(ApiError):
+    """The node's own transaction was refused, though every record in it is good: its key, most likely."""
+
+    code = "not-signed"
+    status = 503
+
+
 class NotConfigured(ApiError):
     """The node lacks a key, secret or profile that this needs."""
 
@@ -162,6 +176,8 @@ TITLES: Final[dict[type[LedgerError], str]] = {
     UnknownHost: "Unknown host",
     NotAllKept: "Some records were refused",
     Overloaded: "Overloaded",
+    TooEarly: "The call ends in the future",
+    NotSigned: "The node's own transaction was refused",
     NotConfigured: "The node is not set up for this",
     Internal: "A fault of this program",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from audit.receipt import verify_receipt
 from ledger.cdr import CallRecord, Leg, ReleasedBy, Service, call_commitment, record_key_of
 from ledger.codec import encode
 from ledger.commitment import PRIVATE_FIELDS, make_private_part, party_commitment
-from ledger.errors import InvalidProof, StoreError, StoreFull
+from ledger.errors import InvalidProof, StoreError, StoreFull, UnusableTransaction
 from ledger.readable import from_readable, to_readable
 from ledger.transaction import tx_id_of
 from node.api import ApiParts, make_app
@@ -222,6 +223,26 @@ async def test_a_wrong_field_is_named(api, body, field):
     assert problem["type"] in {"urn:ledgerd:problem:field", "urn:ledgerd:problem:encoding"}
 
 
+async def test_a_call_from_a_clock_ahead_is_taken_when_its_time_has_come(api):
+    """5xx, so that nobody makes a dead letter of it; in a batch it is the only one to wait."""
+    early = document(1, end_ms=NOW_MS + 60_000)
+    async with api.client.post("/v1/records", json=early, headers=AUTH) as response:
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        assert (await response.json(content_type=None))["type"] == "urn:ledgerd:problem:too-early"
+    _, problem = await api.post("/v1/records", [early, document(2)])
+    assert [result["status"] for result in problem["results"]] == [503, 201]
+    api.node.now_ms += 60_000
+    assert (await api.post("/v1/records", early))[0] == 201
+
+
+async def test_a_refused_submit_key_is_the_nodes_fault_and_not_the_records(api):
+    api.node.failure = UnusableTransaction("the key may not submit for this member", where="envelope.key_id")
+    status, problem = await api.post("/v1/records", [document(1), document(2)])
+    assert (status, problem["type"]) == (503, "urn:ledgerd:problem:not-signed")
+    api.node.failure = None
+    assert (await api.post("/v1/records", [document(1), document(2)]))[0] == 201
+
+
 async def test_a_record_that_expired_is_signed_anew(api):
     _, first = await api.post("/v1/records", document(1))
     api.node.engine.pool.remove(bytes.fromhex(first["tx_id"]))
@@ -243,6 +264,12 @@ async def test_a_record_that_did_not_count_is_shown_void(api):
     assert states == ["void", "final"]
     _, block = await api.get("/v1/blocks/2")
     assert block["transactions"] == [{"tx_id": second["results"][0]["tx_id"], "void": [0]}]
+
+
+async def test_the_example_in_the_guide_is_taken(api):
+    guide = (Path(__file__).parent.parent.parent / "docs" / "api.md").read_text()
+    (example,) = re.findall(r"--data '(\{.*?\})'", guide, re.DOTALL)
+    assert (await api.post("/v1/records", json.loads(example)))[0] == 201
 
 
 # -- a proxy's CDRs --------------------------------------------------------------------------------------------------
