@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -274,7 +275,12 @@ def _internal(request: web.Request, error: Exception) -> web.Response:
     fault_id = secrets.token_hex(8)
     route = request.match_info.route.resource
     get_log("api").error(
-        "request failed", fault_id=fault_id, method=request.method, route=str(route and route.canonical), exc_info=error
+        "request failed",
+        fault_id=fault_id,
+        method=request.method,
+        route=str(route and route.canonical),
+        # As text made here: a renderer that shows local variables would show private fields.
+        traceback="".join(traceback.format_exception(error)),
     )
     return problem_response(
         Internal("this program failed", hint=f"The log of the node has the details under fault_id {fault_id}"),
