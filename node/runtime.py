@@ -103,9 +103,10 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         stack.callback(store.close)
         node = Node(genesis, store, key=key, submit_key=submit_key, member_secret=secret)
         listen = await _serve_peers(stack, config, node, key)
-        node.start()
         stack.push_async_callback(node.stop)
+        # Before the driver: what a crash left without a place in the vault is found among the pending.
         api = await _serve_api(stack, config, node, tokens)
+        node.start()
         yield Running(node, api, listen)
 
 
