@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from audit.export import export_chain
-from audit.receipt import make_receipt
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError
 from ledger.genesis import Genesis, genesis_from_json
@@ -105,9 +103,10 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         stack.callback(store.close)
         node = Node(genesis, store, key=key, submit_key=submit_key, member_secret=secret)
         listen = await _serve_peers(stack, config, node, key)
-        node.start()
         stack.push_async_callback(node.stop)
+        # Before the driver: what a crash left without a place in the vault is found among the pending.
         api = await _serve_api(stack, config, node, tokens)
+        node.start()
         yield Running(node, api, listen)
 
 
@@ -218,12 +217,5 @@ async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, toke
     if vault is not None:
         stack.callback(vault.close)
     profile = Profile(secret, energy=energy_profile(config.energy)) if secret is not None else None
-    parts = ApiParts(
-        tokens=tokens,
-        hosts=config.hosts,
-        vault=vault,
-        profile=profile,
-        receipt=lambda tx_id, index: make_receipt(node.store, node.genesis, tx_id, index),
-        export=lambda first_height: export_chain(node.store, node.genesis, first_height=first_height),
-    )
+    parts = ApiParts(tokens=tokens, hosts=config.hosts, vault=vault, profile=profile)
     return await listen_on(stack, make_app(node, parts), config.api, "--api")

@@ -18,11 +18,16 @@ from ledger.transaction import ITEMS_MAX
 from ledger.validation import AHEAD_SLOTS
 from node.api.backend import Backend
 from node.api.ingest import Incoming
+from node.api.problems import TooEarly
 from telephony import kamailio
 from telephony.builder import Profile, build_record, fresh_salts
 
 RECORDS_MAX: Final = ITEMS_MAX
 """Records of one request."""
+WINDOW_MARGIN_MS: Final = 600_000
+"""Records this near the end of the chain's window are refused, or a tenth of it where it is short."""
+EARLY_MS_MAX: Final = 300_000
+"""A clock further ahead than this is a fault to be mended, not to be waited for."""
 
 
 class ContentHash(Protocol):
@@ -164,7 +169,9 @@ def _checked(
     if violation is not None:
         raise violation.to_error(where="record")
     parameters = node.genesis.parameters
-    oldest_ms = now_ms - parameters.record_window_ms
+    window_ms = parameters.record_window_ms
+    # A record must still be inside when its block is sealed: one outside takes its whole transaction with it.
+    oldest_ms = now_ms - window_ms + min(WINDOW_MARGIN_MS, window_ms // 10)
     if record.end_ms < oldest_ms:
         raise UnusableTransaction(
             "the call ended before the chain's record window",
@@ -174,7 +181,9 @@ def _checked(
         )
     newest_ms = now_ms + AHEAD_SLOTS * parameters.slot_ms
     if record.end_ms > newest_ms:
-        raise UnusableTransaction(
+        # A clock that is a little ahead must not cost a record: it is to be sent again when its time has come.
+        kind = TooEarly if record.end_ms <= newest_ms + EARLY_MS_MAX else UnusableTransaction
+        raise kind(
             "the call ends in the future",
             where="record.end_ms",
             expected=f"<= {newest_ms}",

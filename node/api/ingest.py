@@ -18,11 +18,11 @@ from typing import Final
 from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each
 from ledger.commitment import PrivatePart
-from ledger.errors import LedgerError
+from ledger.errors import EncodingError, InvalidTransaction, LedgerError, UnusableTransaction
 from ledger.transaction import Transaction
 from ledger.validation import record_keys
-from node.api.backend import Backend
-from node.api.problems import OtherContent, Overloaded
+from node.api.backend import Backend, RecordRef
+from node.api.problems import NotSigned, OtherContent, Overloaded
 from telephony.vault import Place, Vault, VaultEntry, VaultRow
 
 RECORDS_WAITING_MAX: Final = 20_000
@@ -216,7 +216,7 @@ class Ingest:
         if not new:
             return
         await self._writer.store([_entry(incoming[i]) for i in new], [])
-        refs = await self._node.submit_items([incoming[i].item for i in new])
+        refs = await self._submit([incoming[i].item for i in new])
         places = [Place(incoming[i].record_key, ref.tx_id, ref.index) for i, ref in zip(new, refs, strict=True)]
         await self._writer.store([], places)
         for first, place in zip(new, places, strict=True):
@@ -224,6 +224,17 @@ class Ingest:
             outcomes[first] = Kept(it.record_key, place.tx_id, place.index, is_new=True, warnings=it.warnings)
             for i in groups[it.record_key][1:]:
                 outcomes[i] = _compare(incoming[i], it.content, place.tx_id, place.index)
+
+    async def _submit(self, items: list[bytes]) -> Sequence[RecordRef]:
+        """Have records signed and stored. Raises NotSigned where the transaction is refused: no fault of theirs."""
+        try:
+            return await self._node.submit_items(items)
+        except (EncodingError, InvalidTransaction, UnusableTransaction) as error:
+            raise NotSigned(
+                f"the node's own transaction was refused: {error.sentence()}",
+                where="submit_key",
+                hint="Keep the records and hand them in again; see whether the submit key is still the member's",
+            ) from error
 
     def _is_on_ledger(self, tx_id: bytes) -> bool:
         """Tell whether a transaction is kept here or in a block: one that expired is to be signed anew."""

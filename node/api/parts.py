@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,12 +15,6 @@ from node.keyfile import Token
 from node.metrics import Metrics
 from telephony.builder import Profile
 from telephony.vault import Vault
-
-MakeReceipt = Callable[[bytes, int], bytes]
-"""(tx_id, index) -> the inclusion receipt of a final record, JSON. Raises LedgerError where there is none."""
-
-Export = Callable[[int], Iterator[bytes]]
-"""First height -> the pieces of an export, in order, up to the final block. Raises StoreDamaged on the way."""
 
 
 def wall_clock_ms() -> int:
@@ -37,8 +31,6 @@ class ApiParts:
         hosts: names, without ports, that the API answers to beside loopback.
         vault: the party vault; without it no records are taken as JSON, only signed transactions. Closed by its owner.
         profile: what the member says about the calls of its proxy; without it no CDRs are taken.
-        receipt: makes inclusion receipts.
-        export: makes exports.
         now_ms: the wall clock.
     """
 
@@ -46,8 +38,6 @@ class ApiParts:
     hosts: Collection[str] = ()
     vault: Vault | None = None
     profile: Profile | None = None
-    receipt: MakeReceipt | None = None
-    export: Export | None = None
     now_ms: Callable[[], int] = wall_clock_ms
 
 

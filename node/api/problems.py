@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -113,6 +114,20 @@ class Overloaded(ApiError):
     status = 503
 
 
+class TooEarly(ApiError):
+    """A call that ends shortly after now: the platform's clock is ahead, and the record will do when time is up."""
+
+    code = "too-early"
+    status = 503
+
+
+class NotSigned(ApiError):
+    """The node's own transaction was refused, though every record in it is good: its key, most likely."""
+
+    code = "not-signed"
+    status = 503
+
+
 class NotConfigured(ApiError):
     """The node lacks a key, secret or profile that this needs."""
 
@@ -162,6 +177,8 @@ TITLES: Final[dict[type[LedgerError], str]] = {
     UnknownHost: "Unknown host",
     NotAllKept: "Some records were refused",
     Overloaded: "Overloaded",
+    TooEarly: "The call ends in the future",
+    NotSigned: "The node's own transaction was refused",
     NotConfigured: "The node is not set up for this",
     Internal: "A fault of this program",
 }
@@ -258,7 +275,12 @@ def _internal(request: web.Request, error: Exception) -> web.Response:
     fault_id = secrets.token_hex(8)
     route = request.match_info.route.resource
     get_log("api").error(
-        "request failed", fault_id=fault_id, method=request.method, route=str(route and route.canonical), exc_info=error
+        "request failed",
+        fault_id=fault_id,
+        method=request.method,
+        route=str(route and route.canonical),
+        # As text made here: a renderer that shows local variables would show private fields.
+        traceback="".join(traceback.format_exception(error)),
     )
     return problem_response(
         Internal("this program failed", hint=f"The log of the node has the details under fault_id {fault_id}"),

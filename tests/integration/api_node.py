@@ -102,6 +102,7 @@ class Counters:
     votes_cast: int = 0
     reorganisations: int = 0
     double_votes: int = 0
+    double_blocks: int = 0
     dropped: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
 
