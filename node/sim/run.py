@@ -18,7 +18,7 @@ SLOTS = 40
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ledgerd sim",
-        description="Run a whole cluster on a virtual clock, network and disks, and check that nothing promised is broken.",
+        description="Run a cluster on a virtual clock, network and disks, and check that no promise is broken.",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first schedule (default 0)")
     parser.add_argument("--schedules", type=int, default=1, help="how many seeds, one after the other (default 1)")
