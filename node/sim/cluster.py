@@ -12,11 +12,14 @@ from node.sim.clock import SimClock
 from node.sim.invariants import Invariants, Violation
 from node.sim.network import SimNetwork, Weather
 from node.sim.node import SimNode
+from node.sim.peering import ByzantinePeer, PeeringNode
 from node.sim.transcript import Transcript
 from node.sim.world import GENESIS_MS, SLOT_MS, Traffic, World
 
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
+PEERING_SLOTS = 60
+"""Real peers let those who failed them cool off, and tell their status only every few seconds."""
 CRASH_POINTS_MAX = 40
 """A crash strikes within this many points of a node's steps."""
 
@@ -64,12 +67,16 @@ class Simulation:
 
     seed: everything random comes from it.
     producers: how many nodes, all of which hold a seat.
+    peering: with the gossip and sync of real nodes instead of simple ones.
     faults: what may go wrong; Byzantine producers are as many as the rules bear.
     """
 
-    def __init__(self, seed: int, producers: int, faults: frozenset[Fault] = frozenset()) -> None:
+    def __init__(
+        self, seed: int, producers: int, faults: frozenset[Fault] = frozenset(), *, peering: bool = False
+    ) -> None:
         self.seed = seed
         self.faults = faults
+        self.peering = peering
         self.random = Random(seed)  # noqa: S311 - repeatable is the point
         self.clock = SimClock(GENESIS_MS)
         self.transcript = Transcript()
@@ -81,7 +88,8 @@ class Simulation:
         self._revive_after: dict[int, int] = {}
         self.transactions = 0
         liars = faults_tolerated(producers) if Fault.BYZANTINE in faults else 0
-        kinds = [ByzantineNode] * liars + [SimNode] * (producers - liars)
+        honest, liar = (PeeringNode, ByzantinePeer) if peering else (SimNode, ByzantineNode)
+        kinds = [liar] * liars + [honest] * (producers - liars)
         self.nodes = [
             kind(self.world, n, self.clock, self.network, self.random, self.watch) for n, kind in enumerate(kinds)
         ]
@@ -223,7 +231,8 @@ class Simulation:
         """
         engines = [node.engine for node in self.honest if node.engine]
         ahead = max(e.guard.next_target for e in engines) - min(e.final.height for e in engines)
-        return 2 * ahead + SETTLE_SLOTS_PER_NODE * len(self.nodes)
+        patience = PEERING_SLOTS if self.peering else 0
+        return 2 * ahead + SETTLE_SLOTS_PER_NODE * len(self.nodes) + patience
 
     def is_settled(self) -> bool:
         """Tell whether all honest nodes agree and nothing accepted is waiting."""

@@ -69,3 +69,17 @@ class SimNetwork:
             if (source, target) in self.slow:
                 delay_ms += random.randint(0, weather.slow_ms)
             self._clock.after(delay_ms, deliver)
+
+    def reaches(self, source: int, target: int) -> bool:
+        """Tell whether anything gets from ``source`` to ``target``."""
+        return self.groups.get(source, 0) == self.groups.get(target, 0) and (source, target) not in self.cut
+
+    def delay_ms(self, source: int, target: int, again_ms: int) -> int:
+        """Return how long a message takes on a connection; what is lost is sent again ``again_ms`` later."""
+        self.sent += 1
+        delay_ms = self._random.randint(self.weather.delay_min_ms, self.weather.delay_max_ms)
+        if (source, target) in self.slow:
+            delay_ms += self._random.randint(0, self.weather.slow_ms)
+        while self._random.randrange(1000) < self.weather.loss_milli:
+            delay_ms += again_ms
+        return delay_ms

@@ -35,7 +35,7 @@ def records_of(node: LocalNode, *, token: str = "") -> list[dict]:
 @needs_programs
 def test_real_calls_are_on_the_chain_with_rtpengines_mos(tmp_path: Path) -> None:
     """Answered, busy, cancelled and without RTCP: each call's record is final on all nodes, MOS as rtpengine said."""
-    with running_cluster(tmp_path / "net") as (cluster, nodes):
+    with running_cluster(tmp_path / "net") as (_cluster, nodes):
         alpha = nodes[0]
         lab = run_lab(tmp_path, "--ingest-url", f"{alpha.place.url}/v1/ingest/kamailio", "--token", alpha.place.token)
         calls = {call["call_id"]: call for call in lab["calls"]}
