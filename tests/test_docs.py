@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -106,3 +107,28 @@ def test_documents_that_are_referred_to_exist() -> None:
     named = set(re.findall(r"`(docs/[\w/.-]+\.md)`", PROTOCOL + (ROOT / "docs" / "architecture.md").read_text()))
     known = {f"docs/{name}.md" for name in ("protocol", "consensus", "rules", "architecture", "operations", "kamailio")}
     assert {name for name in named if not (ROOT / name).exists()} - known == set()
+
+
+def test_sections_that_modules_name_as_their_source_exist() -> None:
+    missing = []
+    for name in ("protocol", "architecture"):
+        headings = set(re.findall(r"^#+ (.+)$", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.MULTILINE))
+        for package in ("ledger", "consensus", "p2p", "telephony", "audit", "node"):
+            for path in (ROOT / package).rglob("*.py"):
+                named = set(re.findall(rf'docs/{name}\.md, "([^"]+)"', path.read_text()))
+                missing += [f"{path.relative_to(ROOT)}: {section}" for section in sorted(named - headings)]
+    assert missing == []
+
+
+def bounds_of(kind: type[Wire]) -> dict[str, tuple[int | None, int | None]]:
+    """Return the bounds of the integer fields of a struct."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return {f.name: (f.type.ge, f.type.le) for f in info.fields if isinstance(f.type, msgspec.inspect.IntType)}
+
+
+@pytest.mark.parametrize("kind", [cdr.CallRecord, cdr.Energy, cdr.Reading], ids=lambda kind: kind.__name__)
+def test_the_api_document_has_the_bounds_of_a_record(kind: type[Wire]) -> None:
+    schema = json.loads((ROOT / "node" / "api" / "openapi.json").read_text())["components"]["schemas"][kind.__name__]
+    found = {name: schema["properties"][name] for name in bounds_of(kind)}
+    assert {name: (s.get("minimum"), s.get("maximum")) for name, s in found.items()} == bounds_of(kind)
