@@ -275,5 +275,5 @@ def record_key_of(member_id: str, record: CallRecord) -> bytes:
 
 
 def talk_ms(record: CallRecord) -> int:
-    """Return the answered duration, 0 for a call never answered."""
-    return record.end_ms - record.answer_ms if record.answer_ms else 0
+    """Return the answered duration; 0 for a call never answered, or answered after its end, which rules refuse."""
+    return max(0, record.end_ms - record.answer_ms) if record.answer_ms else 0

@@ -228,7 +228,8 @@ def totals_of(records: Sequence[CallRecord]) -> Totals:
     talk = octets = device = network = server = co2 = 0
     mos: dict[tuple[int, int], list[int]] = {}
     for r in records:
-        if r.answer_ms:
+        # The second is a matter of rules, which a chain may not have; a sum is never negative all the same.
+        if r.answer_ms and r.answer_ms < r.end_ms:
             talk += r.end_ms - r.answer_ms
         octets += r.octets_sent + r.octets_received
         energy = r.energy

@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from ledger.cdr import Observer, ReleasedBy
+from ledger.cdr import OCTETS_MAX, Observer, ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import EncodingError, FieldError
 from telephony.source import SourceCall, SourceQuality, SourceReading
@@ -247,7 +247,7 @@ def _q850_cause(reason: str) -> int:
 def _counters(fields: _Fields, side: str) -> tuple[int | None, int | None]:
     """Return packets and payload octets that came from one side, None where unknown."""
     packets = fields.integer(f"packets_{side}", COUNTER_MAX)
-    octets = fields.integer(f"octets_{side}", COUNTER_MAX)
+    octets = fields.integer(f"octets_{side}", OCTETS_MAX)
     if packets is None or octets is None:
         return packets, None
     if octets < RTP_HEADER_OCTETS * packets:

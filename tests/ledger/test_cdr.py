@@ -187,6 +187,14 @@ def test_talk_time() -> None:
     assert talk_ms(make_record(answer_ms=0)) == 0
 
 
+def test_talk_time_is_never_negative_whatever_the_rules() -> None:
+    """Totals with a negative sum could not be decoded: on a chain without rules one record would have stopped it."""
+    record = make_record()
+    late = msgspec.structs.replace(record, answer_ms=record.end_ms + 1)
+    assert talk_ms(late) == 0
+    assert totals_of([late, record]).talk_ms == 60_000
+
+
 @settings(max_examples=30, deadline=None)
 @given(values_of(CallRecord))
 def test_the_record_key_is_of_member_call_and_leg(record: CallRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import msgpack
@@ -29,7 +30,7 @@ from ledger_samples import (
 
 from ledger.block import EMPTY_TOTALS, MosTotal, Totals
 from ledger.cdr import CallRecord, Energy, MosKind, QualityMethod, Reading, record_key_of, talk_ms
-from ledger.codec import encode
+from ledger.codec import decode, encode
 from ledger.crypto import PrivateKey
 from ledger.errors import (
     BadSignature,
@@ -41,11 +42,13 @@ from ledger.errors import (
     UnusableTransaction,
 )
 from ledger.genesis import Role
+from ledger.record_index import RecordIndex, SeenRecords
 from ledger.rules.base import Violation
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from ledger.state import KeyEntry, State, genesis_state
+from ledger.store import MemoryStore
 from ledger.transaction import LIFETIME_MS_MAX, TRANSACTION_BYTES_MAX, Kind, Transaction, tx_id_of
-from ledger.transition import block_time_ms
+from ledger.transition import block_time_ms, void_records
 from ledger.validation import (
     CheckedTransaction,
     MinuteKeys,
@@ -362,3 +365,17 @@ def test_shares_are_rounded_down() -> None:
     parameters = replace(PARAMETERS, block_records_max=1_999, block_bytes_max=2_001, member_share_milli=500)
     assert member_share_of(parameters) == (999, 1_000)
     assert block_time_ms(make_genesis(), 7) == GENESIS_MS + 7_000
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(values_of(CallRecord), min_size=1, max_size=3))
+def test_any_record_of_the_right_types_is_judged_without_a_crash(records: list[CallRecord]) -> None:
+    released = RuleSet(default_rule_set_pin("lifecycle"), carbon_basis="lifecycle")
+    raw = encode(sign_records(records))
+    with contextlib.suppress(RuleViolation):
+        check_transaction(raw, chain_id=CHAIN_ID, key_of=STATE.keys.get, rules=released)
+    checked = check(raw)
+    seen = SeenRecords(RecordIndex(MemoryStore()), [])
+    voids, _ = void_records("alba", records, seen)
+    assert checked.has_repeats or not voids
+    assert decode(encode(checked.totals), Totals) == checked.totals

@@ -304,3 +304,11 @@ def test_arbitrary_bytes_never_crash(body):
     except EncodingError:
         found = 1
     assert 1 <= found <= CDRS_PER_BODY_MAX
+
+
+def test_octets_no_record_can_hold_are_refused_here():
+    """Later the record could not be encoded, and nobody would know which field of the CDR was to blame."""
+    document = minimal(packets_a="10", octets_a=str(2**42))
+    with pytest.raises(FieldError) as caught:
+        parse_cdr(document)
+    assert (caught.value.where, caught.value.expected) == ("octets_a", f"0 to {2**42 - 1}")
