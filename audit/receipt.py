@@ -129,7 +129,13 @@ class Verdict:
 
 
 def make_receipt(store: Store, genesis: Genesis, tx_id: bytes, index: int) -> bytes:
-    """Return the receipt, JSON, of record ``index`` of a final transaction.
+    """Return the receipt of a record as a JSON file; see ``make_receipt_document``."""
+    document = make_receipt_document(store, genesis, tx_id, index)
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def make_receipt_document(store: Store, genesis: Genesis, tx_id: bytes, index: int) -> dict[str, Any]:
+    """Return the receipt, as JSON has it, of record ``index`` of a final transaction.
 
     Costs one pass over the height index where the block's own finality is not carried by a block soon after it.
     Raises StoreError where the transaction is not final here or has no such record.
@@ -173,7 +179,8 @@ def make_receipt(store: Store, genesis: Genesis, tx_id: bytes, index: int) -> by
         merkle.inclusion_proof(history, header.height) if history else [],
         certificate,
     )
-    return msgspec.json.format(msgspec.json.encode(to_readable(receipt)), indent=2) + b"\n"
+    document: dict[str, Any] = to_readable(receipt)
+    return document
 
 
 def _path(items: Sequence[bytes], index: int) -> list[bytes]:
