@@ -38,7 +38,7 @@ from ledger.codec import Bytes32, Bytes64, Count, Wire, decode, encode
 from ledger.crypto import is_valid_signature, key_id_of
 from ledger.errors import InvalidProof, LedgerError, StoreDamaged, StoreError
 from ledger.genesis import Genesis, Role, chain_id_of
-from ledger.readable import from_readable, to_readable
+from ledger.readable import from_readable, parse_json, to_readable
 from ledger.state import KeyEntry, genesis_state, state_path
 from ledger.statetree import PATH_BYTES, StateProof, verify_state_proof
 from ledger.store import Space, Store
@@ -274,11 +274,10 @@ def _read(data: bytes) -> Receipt:
     if len(data) > RECEIPT_BYTES_MAX:
         raise InvalidProof("too large for a receipt", where="receipt", expected=f"<= {RECEIPT_BYTES_MAX} bytes")
     try:
-        return from_readable(msgspec.json.decode(data), Receipt)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidProof(f"not valid JSON: {error}", where="receipt") from None
+        return from_readable(parse_json(data), Receipt)
     except LedgerError as error:
-        raise InvalidProof(error.what, where=error.where, expected=error.expected, actual=error.actual) from None
+        where = error.where or "receipt"
+        raise InvalidProof(error.what, where=where, expected=error.expected, actual=error.actual) from None
 
 
 def _check_transaction(receipt: Receipt, chain_id: bytes) -> None:

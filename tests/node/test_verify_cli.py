@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import sys
@@ -32,8 +33,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["ledger-verify", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
+        try:
+            with pytest.raises(SystemExit) as caught:
+                main()
+        finally:
+            gc.enable()
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         return int(caught.value.code or 0), out, err
