@@ -177,7 +177,8 @@ def genesis_places(target: str) -> list[Path]:
     if is_url(target):
         return []
     path = Path(target)
-    return [folder / "genesis.json" for folder in (*([path] if path.is_dir() else []), path.absolute().parent, Path())]
+    inside = [path, path / "dev"] if path.is_dir() else []
+    return [folder / "genesis.json" for folder in (*inside, path.absolute().parent, Path())]
 
 
 def read_genesis(path: Path) -> Genesis:
