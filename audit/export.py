@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import BinaryIO, Final
 
-from audit.raw import Head, RawBlock, RawFinality, read_finality, read_head, read_raw_block
+from audit.raw import Head, RawBlock, RawFinality, read_end, read_raw_block
 from ledger.codec import decode, encode
 from ledger.errors import EncodingError, StoreDamaged, StoreVersion
 from ledger.genesis import Genesis, chain_id_of
@@ -72,8 +72,7 @@ def export_chain(store: Store, genesis: Genesis, *, first_height: int = 1) -> It
     What is final when it begins is exported, whatever becomes final meanwhile. Holds one block at a time. Raises
     StoreDamaged where the store cannot be read; the stream then lacks its END.
     """
-    found = read_head(store, chain_id_of(genesis))
-    finality = read_finality(store, found)
+    found, finality = read_end(store, chain_id_of(genesis))
     head = Head(first_height, found.final_height, found.final_id)
     yield make_preamble()
     yield make_frame(FrameType.GENESIS, encode(genesis))

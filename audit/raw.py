@@ -97,6 +97,21 @@ def read_finality(store: Store, head: Head) -> RawFinality:
     return RawFinality(None, store.get_checked(FINAL_CERTIFICATE))
 
 
+def read_end(store: Store, chain_id: bytes) -> tuple[Head, RawFinality]:
+    """Return the head of a store and what makes it final, of one moment: a running node writes between two reads.
+
+    Raises StoreDamaged.
+    """
+    head = read_head(store, chain_id)
+    while True:
+        finality = read_finality(store, head)
+        now = read_head(store, chain_id)
+        # A head that moved on took its certificate along; blocks come seconds apart, so the next look finds a pair.
+        if now == head:
+            return head, finality
+        head = now
+
+
 def _certificates(store: Store) -> Iterator[bytes]:
     """Yield the certificates that may make the final block final, likeliest first."""
     raw = store.get_checked(FINAL_CERTIFICATE)

@@ -38,7 +38,7 @@ from ledger.codec import Bytes32, Bytes64, Count, Wire, decode, encode
 from ledger.crypto import is_valid_signature, key_id_of
 from ledger.errors import InvalidProof, LedgerError, StoreDamaged, StoreError
 from ledger.genesis import Genesis, Role, chain_id_of
-from ledger.readable import from_readable, to_readable
+from ledger.readable import from_readable, parse_json, to_readable
 from ledger.state import KeyEntry, genesis_state, state_path
 from ledger.statetree import PATH_BYTES, StateProof, verify_state_proof
 from ledger.store import Space, Store
@@ -129,7 +129,13 @@ class Verdict:
 
 
 def make_receipt(store: Store, genesis: Genesis, tx_id: bytes, index: int) -> bytes:
-    """Return the receipt, JSON, of record ``index`` of a final transaction.
+    """Return the receipt of a record as a JSON file; see ``make_receipt_document``."""
+    document = make_receipt_document(store, genesis, tx_id, index)
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+
+
+def make_receipt_document(store: Store, genesis: Genesis, tx_id: bytes, index: int) -> dict[str, Any]:
+    """Return the receipt, as JSON has it, of record ``index`` of a final transaction.
 
     Costs one pass over the height index where the block's own finality is not carried by a block soon after it.
     Raises StoreError where the transaction is not final here or has no such record.
@@ -173,7 +179,8 @@ def make_receipt(store: Store, genesis: Genesis, tx_id: bytes, index: int) -> by
         merkle.inclusion_proof(history, header.height) if history else [],
         certificate,
     )
-    return msgspec.json.format(msgspec.json.encode(to_readable(receipt)), indent=2) + b"\n"
+    document: dict[str, Any] = to_readable(receipt)
+    return document
 
 
 def _path(items: Sequence[bytes], index: int) -> list[bytes]:
@@ -267,11 +274,10 @@ def _read(data: bytes) -> Receipt:
     if len(data) > RECEIPT_BYTES_MAX:
         raise InvalidProof("too large for a receipt", where="receipt", expected=f"<= {RECEIPT_BYTES_MAX} bytes")
     try:
-        return from_readable(msgspec.json.decode(data), Receipt)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidProof(f"not valid JSON: {error}", where="receipt") from None
+        return from_readable(parse_json(data), Receipt)
     except LedgerError as error:
-        raise InvalidProof(error.what, where=error.where, expected=error.expected, actual=error.actual) from None
+        where = error.where or "receipt"
+        raise InvalidProof(error.what, where=where, expected=error.expected, actual=error.actual) from None
 
 
 def _check_transaction(receipt: Receipt, chain_id: bytes) -> None:

@@ -168,7 +168,11 @@ class ExportSource(ChainSource):
         """Read the beginning of the export. Raises StoreDamaged."""
         self.name = name
         self._file = file
-        self._reader = ExportReader(file, name=name)
+        try:
+            self._reader = ExportReader(file, name=name)
+        except BaseException:
+            file.close()
+            raise
         self.head = self._reader.head
 
     def genesis(self) -> bytes | None:
@@ -199,6 +203,7 @@ class NodeSource(ChainSource):
         self.name = url
         self._url = url
         self._connection: http.client.HTTPConnection | None = None
+        self._answer: http.client.HTTPResponse | None = None
         self._reader = self._ask(1)
         self.head = self._reader.head
 
@@ -235,6 +240,8 @@ class NodeSource(ChainSource):
 
     def close(self) -> None:
         """Close the connection."""
+        if self._answer is not None:
+            self._answer.close()
         if self._connection is not None:
             self._connection.close()
 
@@ -255,13 +262,17 @@ class NodeSource(ChainSource):
             else:
                 self._connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
             self._connection.request("GET", f"{parts.path.rstrip('/')}{EXPORT_PATH}?from={height}")
-            answer = self._connection.getresponse()
-            if answer.status != http.HTTPStatus.OK:
-                text = answer.read(300).decode("utf-8", "replace")
-                raise StoreError("the node does not give its chain", where=self._url, actual=f"{answer.status} {text}")
-            return ExportReader(cast("BinaryIO", answer), name=self._url)
+            self._answer = self._connection.getresponse()
+            if self._answer.status != http.HTTPStatus.OK:
+                text = f"{self._answer.status} {self._answer.read(300).decode('utf-8', 'replace')}"
+                raise StoreError("the node does not give its chain", where=self._url, actual=text)
+            return ExportReader(cast("BinaryIO", self._answer), name=self._url)
         except (OSError, http.client.HTTPException) as error:
+            self.close()
             raise _unreachable(self._url, error) from None
+        except LedgerError:
+            self.close()
+            raise
 
 
 def _is_cut(error: Exception) -> bool:

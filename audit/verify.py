@@ -279,10 +279,8 @@ class ChainAuditor:
 
 def _field_of(where: str) -> str:
     """Return what an error says about a transaction as the rest of a field's name."""
-    # A spelling is wrong as a whole: the error then names the type. Items alone begin with their index.
+    # A spelling is wrong as a whole: the error then names the type.
     where = where.removesuffix(Transaction.__name__).removesuffix(CallRecord.__name__).rstrip(".")
-    if where.startswith("["):
-        where = f"items{where}"
     return f".{where}" if where else ""
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.export import export_chain
 from audit.raw import RawBlock, RawFinality, read_finality, read_head, read_raw_block
-from audit.source import ChainSource
+from audit.source import ChainSource, ExportSource
 from audit.verify import verify_chain
+from consensus.rows import FINAL_POINT
 from ledger.block import Block, Vote
 from ledger.genesis import Genesis, chain_id_of
-from ledger.store import Store
+from ledger.store import MemoryStore, Store
 from tests.audit.chains import Cluster, make_genesis, make_raw, rules_of
 
 GENESIS = make_genesis(epoch_slots=3)
@@ -69,3 +72,40 @@ def test_every_store_passes_after_every_slot(losses: list[tuple[set[int], int]])
         report = verify_chain(StoreSource(peer.store, GENESIS), GENESIS, rules=RULES)
         assert report.first_difference is None
         assert (report.height, report.head_id) == (peer.engine.final.height, peer.engine.final.block_id)
+
+
+class BusyStore(MemoryStore):
+    """A store that a node writes to whenever the final point has been read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = lambda: None
+
+    def get_checked(self, row_key: bytes) -> bytes | None:
+        value = super().get_checked(row_key)
+        if row_key == FINAL_POINT:
+            self.go_on()
+        return value
+
+
+def test_an_export_of_a_running_node_has_a_head_with_its_own_proof() -> None:
+    store = BusyStore()
+    cluster = Cluster(GENESIS, [store, *(MemoryStore() for _ in range(3))])
+    steps = iter(range(4))
+
+    def go_on() -> None:
+        if next(steps, None) is not None:
+            cluster.submit(make_raw(GENESIS, range(cluster.slot * 3, cluster.slot * 3 + 3), now_ms=cluster.now_ms))
+            cluster.step()
+
+    cluster.submit(make_raw(GENESIS, range(100, 103), now_ms=cluster.now_ms))
+    for _ in range(3):
+        cluster.step()
+    store.go_on = go_on
+    data = b"".join(export_chain(store, GENESIS))
+    report = verify_chain(ExportSource(io.BytesIO(data), name="export"), GENESIS, rules=RULES)
+    assert (report.first_difference, report.height, next(steps, None)) == (
+        None,
+        cluster.peers[0].engine.final.height,
+        None,
+    )

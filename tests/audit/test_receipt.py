@@ -175,6 +175,7 @@ def test_any_field_missing_or_added_is_refused(receipt: bytes, genesis: Genesis)
     for name in document:
         assert refused(json.dumps({k: v for k, v in document.items() if k != name}).encode(), genesis) == name
     assert refused(json.dumps({**document, "note": 1}).encode(), genesis) == "note"
+    assert refused(receipt.replace(b'"version": 1,', b'"version": 1, "version": 1,', 1), genesis) == "version"
 
 
 @pytest.mark.parametrize(

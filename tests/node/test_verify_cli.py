@@ -1,0 +1,233 @@
+"""``ledger-verify`` as a person runs it: targets, verdicts, exit statuses, and no traceback whatever happens."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from audit.receipt import make_receipt
+from ledger.genesis import Genesis, chain_id_of, genesis_to_json
+from ledger.leveldb import LevelStore
+from node.cli.verify import main
+from tests.audit.conftest import data_dir, genesis, original, parts
+from tests.audit.tamper import Parts, longer_spelling
+
+__all__ = ["data_dir", "genesis", "original", "parts"]
+
+H = 9
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command in an empty folder; return exit status, standard output and standard error."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ledger-verify", *map(str, arguments)])
+        try:
+            with pytest.raises(SystemExit) as caught:
+                main()
+        finally:
+            gc.enable()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def genesis_file(tmp_path: Path, genesis: Genesis) -> Path:
+    path = tmp_path / "trusted.json"
+    path.write_bytes(genesis_to_json(genesis))
+    return path
+
+
+@pytest.fixture
+def export(tmp_path: Path, original: Parts) -> Path:
+    path = tmp_path / "chain.export"
+    path.write_bytes(original.to_export())
+    return path
+
+
+@pytest.fixture
+def receipt(tmp_path: Path, data_dir: Path, original: Parts, genesis: Genesis) -> Path:
+    store = LevelStore(data_dir)
+    path = tmp_path / "receipt.json"
+    path.write_bytes(make_receipt(store, genesis, original.body(H)[0].tx_id, 5))
+    store.close()
+    return path
+
+
+@pytest.fixture
+def ok(original: Parts) -> str:
+    return f"OK: 14 blocks, 110 records (26 void), final at height 14 id {original.head.final_id.hex()}\n"
+
+
+def test_a_directory(run: Run, data_dir: Path, genesis_file: Path, ok: str) -> None:
+    assert run(data_dir, "--genesis", genesis_file)[:2] == (0, ok)
+
+
+def test_an_export(run: Run, export: Path, genesis_file: Path, genesis: Genesis, ok: str) -> None:
+    assert run(export, "--genesis", genesis_file)[:2] == (0, ok)
+    status, out, err = run(export)
+    assert (status, out) == (0, ok)
+    assert f"carried by {export}; chain {chain_id_of(genesis).hex()}" in err
+
+
+def test_a_receipt(run: Run, receipt: Path, genesis_file: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    status, out, _ = run(receipt, "--genesis", genesis_file, "--json", report)
+    assert (status, out.startswith("OK: record 5 of transaction "), out.count("\n")) == (0, True, 1)
+    assert (json.loads(report.read_bytes())["height"], json.loads(report.read_bytes())["ok"]) == (H, True)
+
+
+def test_a_forged_receipt(run: Run, receipt: Path, genesis_file: Path, tmp_path: Path) -> None:
+    document = json.loads(receipt.read_bytes())
+    document["record"]["end_ms"] += 60_000
+    receipt.write_text(json.dumps(document))
+    report = tmp_path / "report.json"
+    status, out, _ = run(receipt, "--genesis", genesis_file, "--json", report)
+    assert (status, out.startswith("NOT OK: receipt, field item_path.root: ")) == (1, True)
+    assert json.loads(report.read_bytes())["field"] == "item_path.root"
+
+
+def test_json_that_is_no_receipt(run: Run, genesis_file: Path) -> None:
+    status, out, _ = run(genesis_file, "--genesis", genesis_file)
+    assert (status, out.startswith("NOT OK: receipt, field ")) == (1, True)
+
+
+def test_the_first_difference_is_named(run: Run, parts: Parts, export: Path, tmp_path: Path) -> None:
+    totals = parts.header(H).totals
+    parts.put_header(H, totals=msgspec.structs.replace(totals, talk_ms=totals.talk_ms + 1))
+    export.write_bytes(parts.to_export())
+    report = tmp_path / "report.json"
+    status, out, _ = run(export, "--json", report)
+    expected, actual = totals.talk_ms, totals.talk_ms + 1
+    line = f"NOT OK: height 9, field totals.talk_ms: not what the contents give: expected {expected}, found {actual}\n"
+    assert (status, out) == (1, line)
+    document = json.loads(report.read_bytes())
+    assert (document["ok"], document["height"], document["first_difference"]["field"]) == (False, 8, "totals.talk_ms")
+
+
+def test_damage_is_named_as_such(run: Run, data_dir: Path, genesis_file: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    segment = copy / "segments" / "00000000.seg"
+    segment.write_bytes(segment.read_bytes()[:-1])
+    status, out, _ = run(copy, "--genesis", genesis_file)
+    assert (status, out.startswith(f"NOT OK: damaged store at height 1, {segment}: ")) == (1, True)
+
+
+def test_a_cut_export(run: Run, export: Path) -> None:
+    data = export.read_bytes()
+    for size, begin in ((len(data) // 2, "NOT OK: damaged store at height "), (40, "NOT OK: damaged: ")):
+        export.write_bytes(data[:size])
+        status, out, _ = run(export)
+        assert (status, out.startswith(begin), "ends too early" in out) == (1, True, True)
+
+
+def test_another_genesis(run: Run, export: Path, genesis: Genesis, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_bytes(genesis_to_json(msgspec.structs.replace(genesis, name="another")))
+    status, out, _ = run(export, "--genesis", other)
+    assert (status, out.startswith("NOT OK: height 0, field genesis: ")) == (1, True)
+
+
+def test_an_export_with_a_broken_genesis(run: Run, parts: Parts, export: Path) -> None:
+    export.write_bytes(longer_spelling(parts.to_export()))
+    status, out, _ = run(export)
+    assert (status, out.startswith("NOT OK: damaged: ")) == (1, True)
+
+
+def test_known_heads(run: Run, export: Path, original: Parts, tmp_path: Path, ok: str) -> None:
+    head = f"14:{original.head.final_id.hex()}"
+    report = tmp_path / "report.json"
+    assert run(export, "--head", head, "--head", f"3:{original.blocks[2].stated_id.hex()}", "--json", report)[1] == ok
+    assert run(export, "--checkpoint", report)[1] == ok
+    status, out, _ = run(export, "--head", f"20:{'ab' * 32}")
+    assert (status, out.startswith("NOT OK: height 15, field block: the chain was cut: expected block 20:abab")) == (
+        1,
+        True,
+    )
+
+
+def test_the_genesis_file_beside_the_target_is_found(
+    run: Run, data_dir: Path, genesis: Genesis, tmp_path: Path, ok: str
+) -> None:
+    copy = Path(shutil.copytree(data_dir, tmp_path / "node" / "data"))
+    (tmp_path / "node" / "genesis.json").write_bytes(genesis_to_json(genesis))
+    status, out, err = run(copy)
+    assert (status, out, f"genesis: {tmp_path / 'node' / 'genesis.json'}" in err) == (0, ok, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing"], "cannot be read: No such file"),
+        (["EMPTY"], "there is no store here"),
+        (["TEXT"], "nothing that can be audited"),
+        (["DATA"], "no genesis file"),
+        (["DATA", "--genesis", "missing.json"], "missing.json: cannot be read"),
+        (["DATA", "--genesis", "TEXT"], "not valid JSON"),
+        (["EXPORT", "--head", "12"], "--head: not a block"),
+        (["EXPORT", "--head", "12:zz"], "--head: not a block"),
+        (["EXPORT", "--head", f"-1:{'00' * 32}"], "--head: not a block"),
+        (["EXPORT", "--checkpoint", "TEXT"], "not the report of an audit"),
+        (["EXPORT", "--json", "missing/report.json"], "cannot be written"),
+        (["RECEIPT", "--head", f"1:{'00' * 32}"], "--head: a receipt has no chain"),
+        (["VERSION"], "another format version"),
+        (["http://127.0.0.1:1"], "the node cannot be reached"),
+        (["http://"], "not an address"),
+        (["http://[bad"], "not an address"),
+        ([], "Missing argument"),
+        (["EXPORT", "--nonsense"], "No such option"),
+    ],
+)
+def test_what_cannot_be_said_is_status_2(
+    arguments: list[str], said: str, run: Run, data_dir: Path, export: Path, receipt: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "version").write_bytes(b"ledgerd export\n\x00\x09")
+    names = {
+        "EMPTY": tmp_path / "empty",
+        "TEXT": tmp_path / "text",
+        "DATA": data_dir,
+        "EXPORT": export,
+        "RECEIPT": receipt,
+        "VERSION": tmp_path / "version",
+    }
+    status, _, err = run(*(names.get(argument, argument) for argument in arguments))
+    assert (status, said in " ".join(err.split())) == (2, True)
+
+
+def test_a_running_nodes_directory(run: Run, data_dir: Path, genesis_file: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(data_dir, tmp_path / "data"))
+    store = LevelStore(copy)
+    status, _, err = run(copy, "--genesis", genesis_file)
+    store.close()
+    assert (status, "ledger-verify http://HOST:PORT" in err) == (2, True)
+
+
+def test_a_bug_is_said_in_one_line(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_: 1 / 0)
+    status, _, err = run(export)
+    assert (status, "an error of the program itself" in err) == (2, True)
+
+
+def test_progress_in_plain_lines(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch, ok: str) -> None:
+    monkeypatch.setattr("node.cli.verify.LINE_EVERY_S", 0)
+    status, out, err = run(export)
+    assert (status, out) == (0, ok)
+    assert "height 1 of 14, " in err
+    assert err.splitlines()[-1].startswith("height 14 of 14, ")
+    assert err.splitlines()[-1].endswith(" records/s, 0 s left")
