@@ -37,7 +37,7 @@ ANSWER_S: Final = 30.0
 """A node that takes longer has not answered."""
 CONNECT_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-STOP_S: Final = 5.0
+STOP_S: Final = 3.0
 """What is under way at a stop gets this long for its answers."""
 
 T = TypeVar("T")
