@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import random
 import time
 from collections.abc import Callable
@@ -259,7 +260,9 @@ class Agent:
         headers = {"Content-Type": "application/json"}
         try:
             # A redirect would take the token to somebody else.
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(
+                url, data=io.BytesIO(body), headers=headers, allow_redirects=False
+            ) as response:
                 parts = bytearray()
                 async for chunk in response.content.iter_any():
                     parts += chunk
