@@ -150,12 +150,15 @@ class Agent:
             headers={"Authorization": f"Bearer {self._settings.token}"} if self._settings.token else None,
         )
         self._log.info("delivering", nodes=self._settings.nodes, backlog=self._spool.backlog, dead=len(self._dead))
-        forwarding = asyncio.create_task(self._forwarder.run(), name="forwarder")
-        forwarding.add_done_callback(self._note_end)
-        self._tasks = [forwarding, asyncio.create_task(self._send_again(), name="retries")]
+        self._tasks = [
+            asyncio.create_task(self._forwarder.run(), name="forwarder"),
+            asyncio.create_task(self._send_again(), name="retries"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
+        if not task.cancelled() and self.failure is None:
             self.failure = task.exception()
         self.ended.set()
 
