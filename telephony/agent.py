@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import random
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ ANSWER_S: Final = 30.0
 """A node that takes longer has not answered."""
 CONNECT_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-STOP_S: Final = 5.0
+STOP_S: Final = 3.0
 """What is under way at a stop gets this long for its answers."""
 
 T = TypeVar("T")
@@ -149,12 +150,15 @@ class Agent:
             headers={"Authorization": f"Bearer {self._settings.token}"} if self._settings.token else None,
         )
         self._log.info("delivering", nodes=self._settings.nodes, backlog=self._spool.backlog, dead=len(self._dead))
-        forwarding = asyncio.create_task(self._forwarder.run(), name="forwarder")
-        forwarding.add_done_callback(self._note_end)
-        self._tasks = [forwarding, asyncio.create_task(self._send_again(), name="retries")]
+        self._tasks = [
+            asyncio.create_task(self._forwarder.run(), name="forwarder"),
+            asyncio.create_task(self._send_again(), name="retries"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
+        if not task.cancelled() and self.failure is None:
             self.failure = task.exception()
         self.ended.set()
 
@@ -259,7 +263,9 @@ class Agent:
         headers = {"Content-Type": "application/json"}
         try:
             # A redirect would take the token to somebody else.
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.post(
+                url, data=io.BytesIO(body), headers=headers, allow_redirects=False
+            ) as response:
                 parts = bytearray()
                 async for chunk in response.content.iter_any():
                     parts += chunk

@@ -142,6 +142,10 @@ class DeadLetters:
         place = self._places.get(id_)
         return place is not None and place.retry is None
 
+    def is_retry_wanted(self, id_: str) -> bool:
+        """Tell whether somebody asked for an open letter to be sent again."""
+        return id_ in self._places and not self._is_waiting(id_)
+
     def retries(self) -> list[tuple[str, bytes]]:
         """Return the letters to be sent again: each id with the record in the words it is to have."""
         wanted = [(id_, place.retry) for id_, place in self._places.items() if place.retry is not None]

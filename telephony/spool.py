@@ -344,10 +344,11 @@ class Spool:
         segments = sorted(int(path.stem) for path in self._directory.glob("*.seg") if path.stem.isdecimal())
         cursor = read_cursor(self._directory)
         if cursor is None:
-            if segments:
-                self.notices.append("no cursor that can be read: everything in the spool is delivered once more")
             first = segments[0] if segments else 1
             cursor = Position(first, 0, first)
+            if segments:
+                self.notices.append("no cursor that can be read: everything in the spool is delivered once more")
+            write_cursor(self._directory, cursor)
         for segment in [segment for segment in segments if segment < cursor.segment]:
             self._path(segment).unlink()
             segments.remove(segment)

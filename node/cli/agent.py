@@ -1,0 +1,188 @@
+"""``ledger-agent``: takes CDRs beside a SIP proxy and hands them to the ledger.
+
+Source: docs/agent.md.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ledger.errors import ConfigError, LedgerError
+
+if TYPE_CHECKING:
+    from telephony.dead_letters import DeadLetters
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Takes CDRs beside a SIP proxy, keeps them on disk, and hands them to ledger nodes.",
+)
+dead_app = typer.Typer(no_args_is_help=True, help="Records that could not go on: look, mend, send again, drop.")
+app.add_typer(dead_app, name="dead")
+
+Text = str | None
+SPOOL_VARIABLE = "LEDGER_AGENT_SPOOL"
+SpoolOption = Annotated[Path, typer.Option("--spool", envvar=SPOOL_VARIABLE, help="The agent's spool directory.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids, as dead list shows them.")]
+All = Annotated[bool, typer.Option("--all", help="All that there are.")]
+DOCUMENT_BYTES_MAX = 1024 * 1024
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of these options.")] = None,
+    listen: Annotated[Text, typer.Option(help="HOST:PORT for the proxies. [default: 127.0.0.1:8090]")] = None,
+    spool: Annotated[Text, typer.Option(help="The agent's own directory. [default: ledger-agent-spool]")] = None,
+    to: Annotated[Text, typer.Option(help="http://HOST:PORT of nodes, separated by commas.")] = None,
+    token_file: Annotated[Text, typer.Option(help="File with the token that the nodes gave out.")] = None,
+    ingest_tokens: Annotated[Text, typer.Option(help="JSON file of the tokens that proxies bring.")] = None,
+    reserve_mib: Annotated[Text, typer.Option(help="MiB left free on the disk. [default: 64]")] = None,
+    log_level: Annotated[Text, typer.Option(help="debug | info | warning | error [default: info]")] = None,
+    log_format: Annotated[Text, typer.Option(help="auto | text | json [default: auto]")] = None,
+) -> None:
+    """Run the agent until it is told to stop.
+
+    Every option may also stand in the TOML file, or in the environment as LEDGER_AGENT_ and its name in capitals.
+    """
+    flags: dict[str, Any] = {name: value for name, value in locals().items() if name != "config"}
+    from node.agent import load_agent_config, run_agent
+    from node.logs import set_up_logs
+
+    options = load_agent_config(flags, os.environ, config)
+    set_up_logs(options.log_level, options.log_format)
+    raise typer.Exit(run_agent(options))
+
+
+@dead_app.command("list")
+def list_dead(
+    spool: SpoolOption, as_json: Annotated[bool, typer.Option("--json", help="Whole, one a line.")] = False
+) -> None:
+    """List the dead letters, oldest first: id, when, where it failed, why."""
+    import msgspec
+
+    from node.cli.output import print_line
+    from telephony.dead_letters import as_json as whole
+
+    letters = _dead_letters(spool)
+    for letter in letters:
+        if as_json:
+            print_line(msgspec.json.encode(whole(letter)).decode())
+        else:
+            mark = "  (to be sent again)" if letters.is_retry_wanted(letter.id) else ""
+            print_line(f"{letter.id}  {_utc(letter.time_ms)}  {letter.stage:8}  {_one_line(letter.reason)}{mark}")
+    if not as_json and not len(letters):
+        print_line("no dead letters")
+
+
+@dead_app.command()
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="As dead list shows it.")],
+    spool: SpoolOption,
+    document: Annotated[bool, typer.Option("--document", help="The record alone, as it came: to mend it.")] = False,
+) -> None:
+    """Show one dead letter, with the record."""
+    import msgspec
+
+    from telephony.dead_letters import as_json
+
+    letter = _dead_letters(spool).get(id_)
+    data = letter.data if document else msgspec.json.format(msgspec.json.encode(as_json(letter)), indent=2)
+    sys.stdout.buffer.write(data + b"\n")
+    sys.stdout.flush()
+
+
+@dead_app.command()
+def retry(
+    spool: SpoolOption,
+    ids: Ids = None,
+    is_all: All = False,
+    document: Annotated[str, typer.Option("--with", help="File with the mended record, - for standard input.")] = "",
+) -> None:
+    """Send dead letters again. A running agent does it within seconds, another at its start."""
+    from node.cli.output import print_line, read_file
+    from telephony.agent import check_document
+    from telephony.dead_letters import Letter
+
+    letters = _dead_letters(spool)
+    chosen = _choose(letters, ids, is_all=is_all)
+    mended = None
+    if document:
+        if len(chosen) != 1:
+            raise ConfigError("one record mends one dead letter", where="--with", expected="one id", actual=len(chosen))
+        data = read_file(document, bytes_max=DOCUMENT_BYTES_MAX).strip()
+        fault = check_document(data)
+        if fault is not None:
+            raise fault
+        mended = data.decode()
+    letters.add([Letter("retry", id_, _now_ms(), document=mended) for id_ in chosen])
+    print_line(f"{len(chosen)} to be sent again")
+
+
+@dead_app.command()
+def drop(spool: SpoolOption, ids: Ids = None, is_all: All = False) -> None:
+    """Give dead letters up, for good: their records will be on no ledger."""
+    from node.cli.output import print_line
+    from telephony.dead_letters import Letter
+
+    letters = _dead_letters(spool)
+    chosen = _choose(letters, ids, is_all=is_all)
+    letters.add([Letter("dropped", id_, _now_ms()) for id_ in chosen])
+    print_line(f"{len(chosen)} dropped")
+
+
+def _dead_letters(spool: Path) -> DeadLetters:
+    from telephony.dead_letters import DeadLetters
+
+    if not (spool / "FORMAT").exists():
+        raise ConfigError("no spool here", where=f"--spool {spool}", expected="the directory of a ledger-agent")
+    return DeadLetters(spool)
+
+
+def _choose(letters: DeadLetters, ids: list[str] | None, *, is_all: bool) -> list[str]:
+    """Return the ids meant. Raises ConfigError for one that is not there, before anything is done."""
+    if is_all == bool(ids):
+        raise ConfigError("which?", where="ID", expected="ids as dead list shows them, or --all")
+    chosen = list(dict.fromkeys(ids)) if ids else [letter.id for letter in letters]
+    for id_ in chosen:
+        letters.get(id_)
+    return chosen
+
+
+def _utc(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def main() -> None:
+    """Run ``ledger-agent``: status 0 when it was done, 1 when it could not be, 2 for a wrong command line."""
+    from node.cli.output import print_error
+
+    try:
+        app()
+    except LedgerError as error:
+        print_error(error)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read the list has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

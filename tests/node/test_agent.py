@@ -1,0 +1,86 @@
+"""The agent's options, and that its document speaks of all of them."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from ledger.errors import ConfigError
+from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_config
+from node.config import Address
+from telephony.agent import Agent, AgentSettings
+from telephony.agent_http import Metrics
+
+DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "agent.md").read_text()
+
+
+def test_a_flag_beats_the_environment_that_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('listen = "127.0.0.1:1"\nspool = "/s"\nto = ["http://a:8080"]\nreserve_mib = 3\n')
+    environment = {"LEDGER_AGENT_LISTEN": "127.0.0.1:2", "LEDGER_AGENT_TO": "http://b, https://c:1/x/"}
+    found = load_agent_config({"listen": "127.0.0.1:3", "spool": None}, environment, file)
+    expected = AgentConfig(
+        listen=Address("127.0.0.1", 3), spool=Path("/s"), to=("http://b", "https://c:1/x"), reserve_mib=3
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("listen", "here"),
+        ("to", ""),
+        ("to", "ftp://a"),
+        ("to", "http://a,"),
+        ("to", "http://a:x"),
+        ("to", "http://me:secret@a"),
+        ("reserve_mib", "-1"),
+        ("reserve_mib", "1.5"),
+        ("spool", ""),
+        ("log_level", "loud"),
+    ],
+)
+def test_a_wrong_value_is_named_with_where_it_was_set(name: str, value: str) -> None:
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    with pytest.raises(ConfigError) as caught:
+        load_agent_config({}, {variable: value})
+    assert caught.value.where == variable
+    assert "secret" not in caught.value.sentence()
+
+
+def test_an_unknown_option_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text("spol = '/s'\n")
+    with pytest.raises(ConfigError, match=r"agent\.toml: spol: unknown option"):
+        load_agent_config({}, {}, tmp_path / "agent.toml")
+
+
+def test_every_option_is_in_the_document() -> None:
+    assert re.findall(r"^\| `(\w+)` \|", DOCUMENT.split("## Options")[1].split("## Answers")[0], re.MULTILINE) == list(
+        OPTIONS
+    )
+
+
+async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
+    agent = Agent(AgentSettings(tmp_path, ("http://a",)))
+    registry = CollectorRegistry()
+    registry.register(Metrics(agent))
+    names = set(re.findall(r"^(ledger_agent_\w+)[ {]", generate_latest(registry).decode(), re.MULTILINE))
+    await agent.stop()
+    assert names == set(re.findall(r"^\| `(ledger_agent_\w+)", DOCUMENT, re.MULTILINE))
+
+
+def test_the_unit_and_the_file_in_the_document_can_be_used(tmp_path: Path) -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    (tmp_path / "agent.toml").write_text(toml)
+    assert load_agent_config({}, {}, tmp_path / "agent.toml").to == tuple(tomllib.loads(toml)["to"])
+    (text,) = re.findall(r"```ini\n(.*?)```", DOCUMENT, re.DOTALL)
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read_string(text)
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    variables = re.findall(r"^Environment=LEDGER_AGENT_(\w+)=", text, re.MULTILINE)
+    assert {name.lower() for name in variables} <= set(OPTIONS)
