@@ -1,7 +1,7 @@
 """The one driver: owns clock, store and the order of things, and feeds the pure cores.
 
 One task does everything that changes the chain, in turns: take what came in, let the cores decide, write, and only
-then send and answer. While a write is being synced more comes in and shares the next one.
+then send and answer. While a write is being synced, what came in since is checked, and shares the next one.
 
 Source: docs/architecture.md, "Pure cores, one driver".
 """
@@ -120,6 +120,8 @@ class Driver:
         self._inbox: deque[tuple[Message, PeerId]] = deque()
         self._submissions: deque[Submission] = deque()
         self._received: deque[tuple[bytes, PeerId, bytes]] = deque()
+        self._checked: list[_Checked] = []
+        self._writing: list[_Checked] = []
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -185,7 +187,7 @@ class Driver:
         """Sleep until something came in or a core's timer is due."""
         timers = (self.engine.next_timer_ms(), self.gossip.next_timer_ms(), self.sync.next_timer_ms())
         due_ms = min((t for t in timers if t is not None), default=now_ms() + FAR_FUTURE_MS)
-        if self._received or self._submissions:
+        if self._received or self._submissions or self._checked:
             due_ms = 0
         delay_s = (due_ms - now_ms()) / 1000
         if delay_s > 0 and not self._wake.is_set():
@@ -204,10 +206,13 @@ class Driver:
         self._handle_timers()
         self._run_gossip()
         self._run_sync()
-        checked = self._check_some()
         ready = self.engine.take_ready()
-        await self._write(ready, checked)
-        self._after_write(ready, checked)
+        if not ready and not self._checked:
+            self._check_some()
+        self._writing, self._checked = self._checked, []
+        await self._write(ready, self._writing)
+        self._after_write(ready, self._writing)
+        self._writing = []
         self._run_gossip()
         self._run_sync()
 
@@ -273,31 +278,32 @@ class Driver:
         except LedgerError as error:
             self._reject(sender, error)
 
-    def _check_some(self) -> list[_Checked]:
+    def _check_some(self) -> None:
         """Check what was handed in and what came from peers, within the budget of one turn."""
-        checked: list[_Checked] = []
         deadline = time.monotonic() + CHECK_BUDGET_S
-        is_first = True
-        while (self._submissions or self._received) and len(checked) < WRITE_BODIES_MAX:
-            if not is_first and time.monotonic() > deadline:
-                break
-            is_first = False
-            # Those who wait for an answer and those who relay take turns.
-            if self._submissions:
-                self._check_submission(self._submissions.popleft(), checked)
-            if self._received:
-                self._check_received(*self._received.popleft(), checked)
-        return checked
+        while self._check_next() and time.monotonic() < deadline:
+            pass
+
+    def _check_next(self) -> bool:
+        """Check one transaction handed in and one received; tell whether there was any, and room for it."""
+        if not (self._submissions or self._received) or len(self._checked) >= WRITE_BODIES_MAX:
+            return False
+        # Those who wait for an answer and those who relay take turns.
+        if self._submissions:
+            self._check_submission(self._submissions.popleft(), self._checked)
+        if self._received:
+            self._check_received(*self._received.popleft(), self._checked)
+        return True
 
     def _check_submission(self, submission: Submission, checked: list[_Checked]) -> None:
         try:
             tx = self._check(submission.raw)
             check_in_context(tx, self.engine.head.chain.state, now_ms())
         except LedgerError as error:
-            submission.done.set_exception(error)
+            submission.fail(error)
             return
         if self.engine.has_transaction(tx.tx_id):
-            submission.done.set_result(False)
+            submission.succeed(is_new=False)
         else:
             checked.append(_Checked(tx, submission.raw, submission))
 
@@ -321,7 +327,7 @@ class Driver:
         puts = [*ready.puts, *((Space.PENDING.value + tx_id, b"") for tx_id in distinct)]
         if bodies:
             try:
-                await self._write_batch(WriteBatch(puts, bodies))
+                await self._write_batch(WriteBatch(puts, bodies), is_urgent=bool(ready.messages))
             except StoreFull as error:
                 self._refuse(checked, error)
                 await self._write_when_room(ready.puts)
@@ -329,15 +335,19 @@ class Driver:
             await self._write_when_room(puts)
         self.engine.written()
 
-    async def _write_batch(self, batch: WriteBatch) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
+    async def _write_batch(self, batch: WriteBatch, *, is_urgent: bool) -> None:
+        """Write; meanwhile check what came in, unless a block or vote waits for this write: then nothing slows it."""
+        writing = asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
+        while not is_urgent and not writing.done() and self._check_next():
+            await asyncio.sleep(0)
+        await writing
         self.is_disk_full = False
 
     async def _write_when_room(self, puts: list[tuple[bytes, bytes | None]]) -> None:
         """Write what the engine decided; with a full disk wait for room, for nothing may be sent before."""
         while puts:
             try:
-                return await self._write_batch(WriteBatch(puts, []))
+                return await self._write_batch(WriteBatch(puts, []), is_urgent=True)
             except StoreFull as error:
                 self.is_disk_full = True
                 self._log.error("disk full, waiting for room", error=error.sentence())
@@ -350,7 +360,7 @@ class Driver:
         self._log.error("disk full, transactions refused", error=error.sentence(), transactions=len(checked))
         for c in checked:
             if c.submission is not None:
-                c.submission.done.set_exception(error)
+                c.submission.fail(error)
             else:
                 self.gossip.transaction_refused(c.tx.tx_id, b"", invalid=False, now_ms=now_ms())
         checked.clear()
@@ -366,19 +376,22 @@ class Driver:
                 self.counters.votes_cast += 1
                 self.gossip.own_vote(message)
         self._tell(ready.events)
-        for is_own in (True, False):
-            group = [c for c in checked if (c.submission is not None) is is_own]
-            for c in group:
+        groups: tuple[list[_Checked], list[_Checked]] = ([], [])
+        for c in checked:
+            # The same one may have come twice before it was on disk.
+            is_new = c.tx.tx_id not in self.engine.pool
+            if is_new:
                 self.engine.add_transaction(c.tx)
                 self.counters.transactions_stored += 1
                 self.counters.records_stored += c.tx.record_count
+            groups[c.submission is None].append(c)
+            if c.submission is not None:
+                c.submission.succeed(is_new=is_new)
+        for is_own, group in zip((True, False), groups, strict=True):
             if group:
                 ids, raws = [c.tx.tx_id for c in group], [c.raw for c in group]
                 self.gossip.transactions_stored(ids, own=is_own, now_ms=time_ms, raws=raws)
                 self.sync.transactions_stored(ids, now_ms=time_ms)
-        for c in checked:
-            if c.submission is not None and not c.submission.done.done():
-                c.submission.done.set_result(True)
 
     def _tell(self, events: list[Event]) -> None:
         """Count events, let gossip forget what needs no spreading any more, and tell the listener."""
@@ -440,10 +453,11 @@ class Driver:
     def _fail_submissions(self) -> None:
         """Tell those who still wait that nothing was stored."""
         error = self.failure or StoreError("the node is stopping", hint="Keep the records and submit them again")
-        while self._submissions:
-            submission = self._submissions.popleft()
-            if not submission.done.done():
-                submission.done.set_exception(error)
+        for submission in self._submissions:
+            submission.fail(error)
+        for c in (*self._writing, *self._checked):
+            if c.submission is not None:
+                c.submission.fail(error)
 
     @staticmethod
     def _remember(memory: dict[bytes, T], tx_id: bytes, value: T) -> None:

@@ -37,6 +37,16 @@ class Submission:
     raw: bytes
     done: asyncio.Future[bool]
 
+    def succeed(self, *, is_new: bool) -> None:
+        """Tell that it is on disk; whoever waited may have gone."""
+        if not self.done.done():
+            self.done.set_result(is_new)
+
+    def fail(self, error: LedgerError) -> None:
+        """Tell that it was not taken in; whoever waited may have gone."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
 
 class Packer:
     """Collects encoded records into signed transactions."""

@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.client import ApiFault, Client
 from node.cluster import Cluster, ClusterNode, make_cluster
 from node.driver import now_ms
 
@@ -96,10 +95,11 @@ def wait_until_ready(one: RunningNode) -> None:
     while time.monotonic() < give_up:
         one.check()
         try:
-            with urllib.request.urlopen(f"{one.node.url}/v1/head", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
+            Client(one.node.url, timeout_s=2).get("/v1/head")
+        except ApiFault:
             time.sleep(0.1)
+        else:
+            return
     raise RuntimeError(f"{one.node.member_id} did not answer within {READY_S:.0f} s")
 
 
