@@ -338,7 +338,7 @@ class Driver:
     async def _write_batch(self, batch: WriteBatch, *, is_urgent: bool) -> None:
         """Write; meanwhile check what came in, unless a block or vote waits for this write: then nothing slows it."""
         writing = asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
-        while not is_urgent and not writing.done() and self._check_next():
+        while not is_urgent and not writing.done() and self._check_next():  # noqa: ASYNC110 - there is work to do
             await asyncio.sleep(0)
         await writing
         self.is_disk_full = False
