@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any, Final
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.table import Table
 
 CELL_CHARACTERS_MAX: Final = 80
 """Longer values are for ``--json``."""
+PIPED_COLUMNS: Final = 1_000
+"""Wider than any table: what is piped is not wrapped."""
 
 
-def console() -> Console:
-    """Return a console on standard output; plain and unwrapped when piped."""
+def print_table(table: Table) -> None:
+    """Print a table: fitted to a terminal; plain, unwrapped and without spaces at the ends of lines when piped."""
     from rich.console import Console
 
-    is_terminal = sys.stdout.isatty()
-    return Console(highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else 200)
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
+    console = Console(highlight=False, width=PIPED_COLUMNS, no_color=True)
+    with console.capture() as capture:
+        console.print(table)
+    print_line("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))
 
 
 def print_json(value: Any) -> None:
@@ -47,7 +54,7 @@ def print_facts(columns: dict[str, dict[str, Any]]) -> None:
         table.add_column(title, overflow="fold")
     for name in names:
         table.add_row(name, *(shown(facts.get(name)) for facts in flat.values()))
-    console().print(table)
+    print_table(table)
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, empty: str) -> None:
@@ -64,7 +71,7 @@ def print_rows(rows: Sequence[dict[str, Any]], *, empty: str) -> None:
         table.add_column(name, overflow="fold")
     for row in flat:
         table.add_row(*(shown(row.get(name)) for name in names))
-    console().print(table)
+    print_table(table)
 
 
 def flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
