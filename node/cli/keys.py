@@ -40,14 +40,15 @@ def keygen(
         write_private(file, new_secret().hex().encode() + b"\n")
         facts = {"file": str(file)}
     else:
+        from ledger.errors import ConfigError
         from node.cli.output import write_new
 
         key = PrivateKey.generate()
         public_file = file.with_suffix(".pub")
         if public_file == file:
-            from ledger.errors import ConfigError
-
             raise ConfigError("the ending .pub is for the public key", where=str(file), expected="as node.pem")
+        if public_file.exists() and not file.exists():
+            raise ConfigError("exists already", where=str(public_file), hint="Choose another name, or move it away")
         write_key(file, key)
         write_new(str(public_file), key.public_key.hex().encode() + b"\n", force=False)
         facts = {

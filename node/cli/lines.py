@@ -26,7 +26,7 @@ def describe_event(event: dict[str, Any]) -> str:
 
 def describe_totals(totals: dict[str, Any]) -> str:
     """Return what records add up to: calls, talk time, MOS by method, energy, CO2."""
-    parts = [f"{totals['records']:,} records"]
+    parts = [counted(totals["records"])]
     if totals["void"]:
         parts.append(f"{totals['void']:,} void")
     parts.append(f"{totals['talk_ms'] / 60_000:,.0f} min")
@@ -35,8 +35,7 @@ def describe_totals(totals: dict[str, Any]) -> str:
         for mos in totals["mos"]
         if mos["count"]
     ]
-    parts += [f"{energy_wh(totals):,.1f} Wh", f"{totals['co2_ug'] / 1_000_000:,.1f} g CO2e"]
-    return "  ".join(parts)
+    return "  ".join([*parts, *_energy(totals)])
 
 
 def describe_briefly(totals: dict[str, Any]) -> str:
@@ -46,8 +45,19 @@ def describe_briefly(totals: dict[str, Any]) -> str:
         for part in totals["mos"]
         if part["count"]
     )
-    parts = [f"{totals['records']:,} records", f"{totals['talk_ms'] / 60_000:,.0f} min", f"MOS {mos or 'not measured'}"]
-    return ", ".join([*parts, f"{energy_wh(totals):,.1f} Wh", f"{totals['co2_ug'] / 1_000_000:,.1f} g CO2e"])
+    talk = f"{totals['talk_ms'] / 60_000:,.0f} min"
+    return ", ".join([counted(totals["records"]), talk, f"MOS {mos or 'not measured'}", *_energy(totals)])
+
+
+def counted(records: int) -> str:
+    """Return a number of records in words."""
+    return f"{records:,} record" + ("" if records == 1 else "s")
+
+
+def _energy(totals: dict[str, Any]) -> list[str]:
+    """Return energy and CO2; of single calls they are milliwatt-hours and milligrams."""
+    amounts = (energy_wh(totals), "Wh"), (totals["co2_ug"] / 1_000_000, "g CO2e")
+    return [f"{amount:,.1f} {unit}" if amount >= 1 else f"{amount * 1000:.3g} m{unit}" for amount, unit in amounts]
 
 
 def method_name(mos: dict[str, Any]) -> str:

@@ -82,6 +82,12 @@ def test_keygen_never_overwrites(ctl, tmp_path: Path) -> None:
     assert run.err.splitlines()[:2] == ["error: exists already", f"  where: {path}"]
 
 
+def test_keygen_makes_no_half_of_a_pair(ctl, tmp_path: Path) -> None:
+    (tmp_path / "node.pub").write_text("mine")
+    run = ctl("keygen", tmp_path / "node.pem")
+    assert (run.status, [path.name for path in tmp_path.iterdir()]) == (1, ["node.pub"])
+
+
 def test_keygen_refuses_a_private_key_named_as_a_public_one(ctl, tmp_path: Path) -> None:
     run = ctl("keygen", tmp_path / "node.pub")
     assert (run.status, list(tmp_path.iterdir())) == (1, [])
@@ -445,9 +451,11 @@ def test_totals_add_up_by_method_and_never_across() -> None:
 
 def test_a_block_in_brief() -> None:
     totals = {"records": 2, "talk_ms": 60_000, "device_mj": 0, "network_mj": 0, "server_mj": 0, "co2_ug": 0, "mos": []}
-    assert describe_briefly(totals) == "2 records, 1 min, MOS not measured, 0.0 Wh, 0.0 g CO2e"
+    assert describe_briefly(totals) == "2 records, 1 min, MOS not measured, 0 mWh, 0 mg CO2e"
+    assert describe_briefly({**totals, "records": 1}).startswith("1 record, ")
+    assert describe_briefly({**totals, "device_mj": 9_000, "co2_ug": 1_225}).endswith("2.5 mWh, 1.23 mg CO2e")
     totals["mos"] = [{"method": 4, "kind": 2, "count": 2, "sum_milli": 8_500, "minimum_milli": 4_000}]
-    assert describe_briefly(totals) == "2 records, 1 min, MOS 4.25 rtpengine-10, 0.0 Wh, 0.0 g CO2e"
+    assert describe_briefly(totals) == "2 records, 1 min, MOS 4.25 rtpengine-10, 0 mWh, 0 mg CO2e"
 
 
 def test_events_are_one_line_each() -> None:
