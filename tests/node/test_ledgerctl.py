@@ -453,7 +453,7 @@ def test_a_block_in_brief() -> None:
     totals = {"records": 2, "talk_ms": 60_000, "device_mj": 0, "network_mj": 0, "server_mj": 0, "co2_ug": 0, "mos": []}
     assert describe_briefly(totals) == "2 records, 1 min, MOS not measured, 0 mWh, 0 mg CO2e"
     assert describe_briefly({**totals, "records": 1}).startswith("1 record, ")
-    assert describe_briefly({**totals, "device_mj": 9_000, "co2_ug": 1_225}).endswith("2.5 mWh, 1.23 mg CO2e")
+    assert describe_briefly({**totals, "device_mj": 9_000, "co2_ug": 1_240}).endswith("2.5 mWh, 1.24 mg CO2e")
     totals["mos"] = [{"method": 4, "kind": 2, "count": 2, "sum_milli": 8_500, "minimum_milli": 4_000}]
     assert describe_briefly(totals) == "2 records, 1 min, MOS 4.25 rtpengine-10, 0 mWh, 0 mg CO2e"
 
