@@ -24,7 +24,10 @@ from aiohttp import web
 
 from ledger.errors import ConfigError, StoreLocked
 from node.agent import AgentConfig, running_agent
-from node.config import Address
+from node.config import Address, NodeConfig
+from node.development import make_development_chain
+from node.driver import now_ms
+from node.runtime import running_node
 from telephony import forwarder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,8 +49,8 @@ def cdr(number: int, **fields: str) -> Json:
     return {
         "call_id": f"call-{number}",
         "from_tag": "a",
-        "start_time": "1795231128.494",
-        "end_time": "1795231134.521",
+        "start_time": "1695231128.494",
+        "end_time": "1695231134.521",
         "sip_code": "200",
         "from": "sip:+442071838750@example.net",
         **fields,
@@ -350,6 +353,32 @@ async def test_refused_at_the_start(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError):
             await running_agent(wrong).__aenter__()
+
+
+async def test_a_real_node_has_each_record_once_whatever_came_twice(tmp_path: Path) -> None:
+    """From a proxy through the agent to a final block; the cursor is lost on the way, so all of it goes twice."""
+    made = make_development_chain(
+        NodeConfig(dev=True, data=tmp_path / "node", api=Address("127.0.0.1", 0), listen=Address("127.0.0.1", 0)),
+        now_ms(),
+    )
+    async with running_node(made.config) as running:
+        config = configure(tmp_path, f"http://{running.api}")
+        (tmp_path / "token").write_text(made.token)
+        end_s = now_ms() // 1000
+        times = {"start_time": f"{end_s - 20}.494", "end_time": f"{end_s - 10}.521"}
+        counters = running.node.driver.counters
+        for is_first in (True, False):
+            async with agent_on(config) as (agent, proxy):
+                if is_first:
+                    documents = [cdr(number, **times) for number in range(250)]
+                    assert (await proxy.post([*documents, cdr(999)]))[0] == 202
+                await until(lambda agent=agent: agent.backlog == 0)
+                assert (agent.delivered, agent.dead) == (250, 1)
+            (config.spool / "cursor").unlink()
+        await until(lambda: counters.records_final == 250)
+        assert (counters.records_stored, counters.records_void) == (250, 0)
+    (letter,) = dead_letters(config)
+    assert (letter["stage"], letter["reason"].partition(":")[0]) == ("delivery", "HTTP 422")
 
 
 # -- the program -------------------------------------------------------------------------------------------------------
