@@ -66,6 +66,7 @@ class SimNode:
         engine: None while it is down.
         crash_after: how many more points of its steps it lives through; None: it is not struck.
         on_down: who is told that it fell.
+        life: how often it has started.
         skew_ms: how far its clock is ahead.
         is_honest: whether the invariants bind it.
     """
@@ -94,7 +95,7 @@ class SimNode:
         self._network = network
         self._random = random
         self._watch = watch
-        self._life = 0
+        self.life = 0
         self._holders: dict[bytes, set[int]] = {}
         self._accepted: set[bytes] = set()
         self._waiting: dict[bytes, tuple[Block, int]] = {}
@@ -108,15 +109,15 @@ class SimNode:
 
     def start(self) -> None:
         """Begin with what the store holds."""
-        self._life += 1
+        self.life += 1
         self.crash_after = None
         self._holders, self._accepted, self._waiting = {}, set(), {}
         self.engine = Engine(
             self.world.genesis, self.store, key=self.key, check=self.world.check, is_valid=is_stand_in_signature
         )
         self._watch.on_start(self)
-        self._plan_timer(self._life)
-        self._plan_status(self._life)
+        self._plan_timer(self.life)
+        self._plan_status(self.life)
 
     def crash(self) -> None:
         """Lose everything but the store."""
@@ -131,14 +132,14 @@ class SimNode:
         self._clock.at(due_ms - self.skew_ms, lambda: self._on_timer(life))
 
     def _on_timer(self, life: int) -> None:
-        if life == self._life and self.step(lambda engine: engine.handle_timer(now_ms=self.now_ms)):
+        if life == self.life and self.step(lambda engine: engine.handle_timer(now_ms=self.now_ms)):
             self._plan_timer(life)
 
     def _plan_status(self, life: int) -> None:
         self._clock.after(STATUS_MS + self._random.randrange(100), lambda: self._on_status_due(life))
 
     def _on_status_due(self, life: int) -> None:
-        if life == self._life and self.step(self._gossip):
+        if life == self.life and self.step(self._gossip):
             self._plan_status(life)
 
     def step(self, action: Callable[[Engine], None]) -> bool:

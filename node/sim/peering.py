@@ -1,7 +1,7 @@
 """A simulated node with the gossip and sync of real ones, over connections that are ordered, as TCP's are.
 
-What the network loses on a connection comes late; a partition or a cut link ends it, and it is made anew when both sides
-can be reached. The order of a turn is the driver's (``node/driver.py``).
+What the network loses on a connection comes late; a partition or a cut link ends it, and it is made anew when both
+sides can be reached. The order of a turn is the driver's (``node/driver.py``).
 """
 
 from __future__ import annotations
@@ -116,12 +116,12 @@ class PeeringNode(SimNode):
         delay_ms = self._network.delay_ms(self.number, peer.number, LOST_MS)
         due_ms = max(self._clock.now_ms + delay_ms, self.links[peer.number])
         self.links[peer.number] = due_ms
-        meeting = (peer._life, peer.meetings[self.number])
+        meeting = (peer.life, peer.meetings[self.number])
         self._clock.at(due_ms, lambda: peer.arrive(body, self, meeting))
 
     def arrive(self, message: Any, sender: PeeringNode, meeting: tuple[int, int]) -> None:
         """Take in a message, unless the connection it was sent on has ended."""
-        if sender.number in self.links and meeting == (self._life, self.meetings[sender.number]):
+        if sender.number in self.links and meeting == (self.life, self.meetings[sender.number]):
             self.step(lambda _engine: self._hear(message, sender.key.key_id))
 
     def _hear(self, message: Any, sender: bytes) -> None:
@@ -161,11 +161,11 @@ class PeeringNode(SimNode):
             due_ms = self.now_ms
         if due_ms < self._planned_ms:
             self._planned_ms = due_ms
-            life = self._life
+            life = self.life
             self._clock.at(due_ms - self.skew_ms, lambda: self._on_turn(life, due_ms))
 
     def _on_turn(self, life: int, due_ms: int) -> None:
-        if life != self._life or due_ms != self._planned_ms:
+        if life != self.life or due_ms != self._planned_ms:
             return
         self._planned_ms = 2**62
         self.step(lambda _engine: self._handle_timers())

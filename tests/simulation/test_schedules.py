@@ -16,9 +16,9 @@ FRESH = int(os.environ.get("SIMULATION_SEED") or secrets.randbelow(10**9))
 """Where the fresh seeds of this run begin; set SIMULATION_SEED to repeat it. A failure names the seed."""
 
 
-def outcome(seed: int, producers: int, faults: frozenset[Fault]) -> tuple[int, str | None]:
+def outcome(seed: int, producers: int, faults: frozenset[Fault], *, peering: bool = False) -> tuple[int, str | None]:
     """Return the seed, so that a failure shows it, and what went wrong."""
-    return seed, Simulation(seed, producers, faults).run(SLOTS).violation
+    return seed, Simulation(seed, producers, faults, peering=peering).run(SLOTS).violation
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -27,7 +27,22 @@ def test_four_nodes_bear_each_fault(fault: Fault, seed: int) -> None:
     assert outcome(seed, 4, frozenset({fault})) == (seed, None)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("fault", sorted(Fault, key=lambda fault: fault.value), ids=lambda fault: fault.value)
+def test_real_gossip_and_sync_bear_each_fault(fault: Fault) -> None:
+    assert outcome(1, 4, frozenset({fault}), peering=True) == (1, None)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_real_gossip_and_sync_bear_all_faults_at_once(seed: int) -> None:
+    assert outcome(seed, 4, ALL_FAULTS, peering=True) == (seed, None)
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_seven_nodes_with_real_gossip_and_sync(seed: int) -> None:
+    assert outcome(seed, 7, ALL_FAULTS, peering=True) == (seed, None)
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_four_nodes_bear_all_faults_at_once(seed: int) -> None:
     assert outcome(seed, 4, ALL_FAULTS) == (seed, None)
 
@@ -37,7 +52,7 @@ def test_seven_nodes_bear_each_fault(fault: Fault) -> None:
     assert outcome(1, 7, frozenset({fault})) == (1, None)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_seven_nodes_bear_all_faults_at_once(seed: int) -> None:
     assert outcome(seed, 7, ALL_FAULTS) == (seed, None)
 
@@ -54,11 +69,12 @@ def test_void_records_of_a_branch_that_lost_are_not_forgotten() -> None:
     assert outcome(2, 4, frozenset({Fault.PARTITION})) == (2, None)
 
 
-def test_same_seed_same_transcript() -> None:
-    runs = [Simulation(5, 4, ALL_FAULTS).run(SLOTS) for _ in range(2)]
+@pytest.mark.parametrize("peering", [False, True])
+def test_same_seed_same_transcript(peering: bool) -> None:
+    runs = [Simulation(5, 4, ALL_FAULTS, peering=peering).run(SLOTS) for _ in range(2)]
     assert runs[0].lines == runs[1].lines
     assert runs[0].digest == runs[1].digest
-    assert Simulation(6, 4, ALL_FAULTS).run(SLOTS).digest != runs[0].digest
+    assert Simulation(6, 4, ALL_FAULTS, peering=peering).run(SLOTS).digest != runs[0].digest
 
 
 def quiet_cluster(producers: int) -> Simulation:
@@ -145,7 +161,7 @@ def test_a_node_that_was_off_catches_up() -> None:
     simulation.feed(0, 200)
     simulation.run_until(3)
     away: SimNode = simulation.nodes[2]
-    away._life += 1
+    away.life += 1
     away.engine = None
     simulation.run_until(210)
     away.start()
