@@ -338,8 +338,16 @@ class Driver:
     async def _write_batch(self, batch: WriteBatch, *, is_urgent: bool) -> None:
         """Write; meanwhile check what came in, unless a block or vote waits for this write: then nothing slows it."""
         writing = asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
-        while not is_urgent and not writing.done() and self._check_next():  # noqa: ASYNC110 - there is work to do
-            await asyncio.sleep(0)
+        if not is_urgent:
+            writing.add_done_callback(lambda _: self._wake.set())
+            while not writing.done():
+                if self._check_next():
+                    await asyncio.sleep(0)
+                else:
+                    self._wake.clear()
+                    await self._wake.wait()
+            # It may have been a message that woke us, and that still waits for its turn.
+            self._wake.set()
         await writing
         self.is_disk_full = False
 

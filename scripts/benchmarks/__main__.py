@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from benchmarks.report import Figure, print_table, write_json
+from benchmarks.report import WIDTH_PIPED, Figure, print_table, write_json
 
 PARTS = {
     "ceilings": ("ceilings", 300),
@@ -51,7 +51,7 @@ def main() -> int:
         found = _run_child(part)
         failed |= found is None
         figures += found or []
-    print_table(figures, Console())
+    print_table(figures, Console(width=None if sys.stdout.isatty() else WIDTH_PIPED))
     if arguments.json:
         write_json(figures, arguments.json)
     return 1 if failed else 0

@@ -8,17 +8,18 @@ from collections import deque
 from pathlib import Path
 
 from benchmarks.load import Load, percentile
-from benchmarks.processes import RunningNode, running_cluster
+from benchmarks.processes import cpu_s, pid_of, running_cluster
 from benchmarks.report import Figure
 from benchmarks.traffic import BATCH_RECORDS, DAY_RECORDS, prepare_records, read_batches, sign_batches
 from ledger.crypto import PrivateKey
 from ledger.genesis import chain_id_of
 from node.cluster import Cluster
 from node.driver import now_ms
+from node.localnet import LocalNode
 
 NODES = 4
 LOAD_S = 60.0
-UNFINAL_RECORDS_MAX = 100_000
+UNFINAL_RECORDS_MAX = 60_000
 """The submitter pauses above this, as an agent would."""
 
 
@@ -27,9 +28,9 @@ def run() -> list[Figure]:
     paths = prepare_records(DAY_RECORDS)
     with (
         tempfile.TemporaryDirectory(prefix="ledgerd-bench-") as directory,
-        running_cluster(Path(directory), NODES) as (cluster, running),
+        running_cluster(Path(directory), NODES) as (cluster, nodes),
     ):
-        return asyncio.run(_measure(cluster, running, paths))
+        return asyncio.run(_measure(cluster, nodes, paths))
 
 
 def sign_for(cluster: Cluster, paths: list[Path], count: int) -> deque[tuple[bytes, int]]:
@@ -46,12 +47,12 @@ def sign_for(cluster: Cluster, paths: list[Path], count: int) -> deque[tuple[byt
     return deque((raw, BATCH_RECORDS) for raw in raws)
 
 
-async def _measure(cluster: Cluster, running: list[RunningNode], paths: list[Path]) -> list[Figure]:
+async def _measure(cluster: Cluster, nodes: list[LocalNode], paths: list[Path]) -> list[Figure]:
     raws = sign_for(cluster, paths, DAY_RECORDS)
     load = Load(cluster, unfinal_records_max=UNFINAL_RECORDS_MAX)
-    cpu_before = [one.cpu_s() for one in running]
+    before = [cpu_s(pid_of(node)) for node in nodes]
     took_s = await load.run(raws, seconds=LOAD_S)
-    cpu = ", ".join(f"{one.cpu_s() - before:.0f}" for one, before in zip(running, cpu_before, strict=True))
+    cpu = ", ".join(f"{cpu_s(pid_of(node)) - was_s:.0f}" for node, was_s in zip(nodes, before, strict=True))
     finality = load.finality_slots()
     if any(view.void for view in load.views):
         raise RuntimeError("records were void that should have counted")

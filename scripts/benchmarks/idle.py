@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.processes import COMMAND, READY_S, cpu_of, end_all, running_cluster
+from benchmarks.processes import cpu_s, pid_of, running_cluster
 from benchmarks.report import Figure
 from node.cluster import HOST, free_ports
+from node.localnet import STOP_SECONDS
 
 SETTLE_S = 5.0
 """After the start: connections, first status, conformance vectors."""
@@ -22,9 +24,9 @@ def run() -> list[Figure]:
     alone = _measure_alone()
     with (
         tempfile.TemporaryDirectory(prefix="ledgerd-bench-") as directory,
-        running_cluster(Path(directory), 4) as (_, running),
+        running_cluster(Path(directory), 4) as (_, nodes),
     ):
-        shares = _shares([one.process.pid for one in running])
+        shares = _shares([pid_of(node) for node in nodes])
     average = sum(shares) / len(shares)
     return [
         Figure("idle_cpu_percent", "an idle node (--dev)", alone, "%", target=TARGET_PERCENT, at_most=True),
@@ -43,24 +45,26 @@ def run() -> list[Figure]:
 def _measure_alone() -> float:
     with tempfile.TemporaryDirectory(prefix="ledgerd-bench-") as directory:
         api, listen = free_ports(2)
-        command = [*COMMAND, "--dev", "--data", f"{directory}/data", "--log-level", "warning"]
-        command += ["--api", f"{HOST}:{api}", "--listen", f"{HOST}:{listen}"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        try:
-            # It prints its address and token once it serves.
-            if not process.stdout or not process.stdout.readline():
-                raise RuntimeError(f"ledgerd --dev ended with status {process.wait(READY_S)}")
-            return _shares([process.pid])[0]
-        finally:
-            end_all([process])
-            if process.stdout:
-                process.stdout.close()
+        command = [sys.executable, "-m", "node.cli.ledgerd", "--dev", "--data", f"{directory}/data"]
+        command += ["--api", f"{HOST}:{api}", "--listen", f"{HOST}:{listen}", "--log-level", "error"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            try:
+                # It prints its address and token once it serves; nothing at all where it ends.
+                if not process.stdout or not process.stdout.readline():
+                    raise RuntimeError(f"ledgerd --dev ended with status {process.wait(STOP_SECONDS)}")
+                return _shares([process.pid])[0]
+            finally:
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
 
 
 def _shares(pids: list[int]) -> list[float]:
     """Return what percentage of a core each process takes over MEASURE_S."""
     time.sleep(SETTLE_S)
-    before, started = [cpu_of(pid) for pid in pids], time.monotonic()
+    before, started = [cpu_s(pid) for pid in pids], time.monotonic()
     time.sleep(MEASURE_S)
     took_s = time.monotonic() - started
-    return [100 * (cpu_of(pid) - cpu_s) / took_s for pid, cpu_s in zip(pids, before, strict=True)]
+    return [100 * (cpu_s(pid) - was_s) / took_s for pid, was_s in zip(pids, before, strict=True)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.four_nodes import sign_for
 from benchmarks.load import Load
-from benchmarks.processes import RunningNode, running_cluster
+from benchmarks.processes import pid_of, rss_bytes, running_cluster
 from benchmarks.report import Figure
 from benchmarks.traffic import BATCH_RECORDS, DAY_RECORDS, prepare_records
 from node.cluster import Cluster
@@ -29,17 +29,17 @@ def run() -> list[Figure]:
     paths = prepare_records(LAST_RECORDS)
     with (
         tempfile.TemporaryDirectory(prefix="ledgerd-bench-") as directory,
-        running_cluster(Path(directory), 1) as (cluster, running),
+        running_cluster(Path(directory), 1) as (cluster, nodes),
     ):
-        return asyncio.run(_measure(cluster, running[0], paths))
+        return asyncio.run(_measure(cluster, pid_of(nodes[0]), paths))
 
 
-async def _measure(cluster: Cluster, one: RunningNode, paths: list[Path]) -> list[Figure]:
+async def _measure(cluster: Cluster, pid: int, paths: list[Path]) -> list[Figure]:
     raws = list(sign_for(cluster, paths, LAST_RECORDS))
     split = FIRST_RECORDS // BATCH_RECORDS
     started = time.monotonic()
-    first = await _rss_after(cluster, one, deque(raws[:split]))
-    last = await _rss_after(cluster, one, deque(raws[split:]))
+    first = await _rss_after(cluster, pid, deque(raws[:split]))
+    last = await _rss_after(cluster, pid, deque(raws[split:]))
     took_s = time.monotonic() - started
     return [
         Figure(
@@ -54,11 +54,11 @@ async def _measure(cluster: Cluster, one: RunningNode, paths: list[Path]) -> lis
     ]
 
 
-async def _rss_after(cluster: Cluster, one: RunningNode, raws: deque[tuple[bytes, int]]) -> int:
+async def _rss_after(cluster: Cluster, pid: int, raws: deque[tuple[bytes, int]]) -> int:
     """Return the resident memory once all of ``raws`` is final."""
     load = Load(cluster, unfinal_records_max=UNFINAL_RECORDS_MAX)
     await load.run(raws, seconds=LOAD_S)
     if raws:
         raise RuntimeError(f"{len(raws)} transactions were left after {LOAD_S:.0f} s")
     await asyncio.sleep(SETTLE_S)
-    return one.rss_bytes()
+    return rss_bytes(pid)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import msgspec
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +16,8 @@ CEILINGS = {
     "ceiling_msgspec_decode_per_s": "decode",
     "ceiling_leveldb_batch_per_s": "LevelDB",
 }
+WIDTH_PIPED = 150
+"""Columns of the table where the output is no terminal."""
 """Key of each ceiling, and the head of the column with the ratios to it."""
 
 
@@ -47,14 +50,14 @@ class Figure(msgspec.Struct, frozen=True):
 def print_table(figures: list[Figure], console: Console) -> None:
     """Print the figures; those in records a second beside their ratios to the ceilings of the same run."""
     ceilings = {figure.key: figure.value for figure in figures if figure.key in CEILINGS}
-    table = Table(title="ledgerd on this machine", title_justify="left")
-    table.add_column("figure")
-    table.add_column("measured", justify="right")
-    table.add_column("target", justify="right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("target", justify="right", no_wrap=True)
     for key, head in CEILINGS.items():
         if key in ceilings:
-            table.add_column(f"x {head}", justify="right")
-    table.add_column("note")
+            table.add_column(f"/ {head}", justify="right", no_wrap=True)
+    table.add_column("")
     for figure in figures:
         ratios = [_ratio(figure, ceilings[key]) for key in CEILINGS if key in ceilings]
         table.add_row(figure.label, _number(figure), _target(figure), *ratios, figure.note)

@@ -32,6 +32,8 @@ CHUNK_RECORDS = 50_000
 """Records of one file, 36 minutes of the day."""
 BATCH_RECORDS = ITEMS_MAX
 LIFETIME_MS = 4 * 3_600_000
+KEEP_S = 86_400
+"""Records of another day or version are deleted when they are this old."""
 SOURCES = ("telephony.synthetic", "ledger.cdr", "ledger.codec", "ledger.models.tables")
 """Modules whose change makes other records."""
 
@@ -49,8 +51,9 @@ def prepare_records(count: int) -> list[Path]:
     day_ms = yesterday_ms()
     prefix = f"{_fingerprint()}-{day_ms // DAY_MS}-"
     for old in directory.iterdir():
-        if not old.name.startswith(prefix):
-            old.unlink()
+        # Not at once: a benchmark of another version may be running.
+        if not old.name.startswith(prefix) and time.time() - old.stat().st_mtime > KEEP_S:
+            old.unlink(missing_ok=True)
     paths = [directory / f"{prefix}{index:03d}.msgpack" for index in range(-(-count // CHUNK_RECORDS))]
     missing = [(index, path) for index, path in enumerate(paths) if not path.exists()]
     if missing:
