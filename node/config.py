@@ -42,7 +42,7 @@ class NodeConfig:
     Attributes:
         genesis: the chain's genesis file; with ``dev`` it may be absent, and a fresh chain is made.
         data: the node's directory; nothing else may write there.
-        key: PEM file of the node key; without one the node follows and serves, but neither seals nor votes.
+        key: PEM file of the node key.
         listen: where peers connect.
         api: where people and programs connect.
         peers: WebSocket addresses to dial.
@@ -51,6 +51,8 @@ class NodeConfig:
         member_secret: file with the member's secret, for call commitments and the party vault.
         tokens: JSON file of API tokens.
         hosts: Host header values the API answers to, beside loopback.
+        tls_certificate: PEM file of the certificate (chain) that peers are served with; peers then dial ``wss://``.
+        tls_key: PEM file of its private key.
         allow_plaintext: peer without TLS beyond loopback; for networks that encrypt below.
         log_level: debug, info, warning, error.
         log_format: auto, text, json.
@@ -69,6 +71,8 @@ class NodeConfig:
     member_secret: Path | None = None
     tokens: Path | None = None
     hosts: tuple[str, ...] = ()
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
     allow_plaintext: bool = False
     log_level: str = "info"
     log_format: str = "auto"
@@ -154,6 +158,8 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "member_secret": _parse_path,
     "tokens": _parse_path,
     "hosts": _parse_list,
+    "tls_certificate": _parse_path,
+    "tls_key": _parse_path,
     "allow_plaintext": _parse_bool,
     "log_level": _parse_choice("debug", "info", "warning", "error"),
     "log_format": _parse_choice("auto", "text", "json"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
+import ssl
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError
@@ -123,12 +126,18 @@ def read_genesis(config: NodeConfig) -> Genesis:
     return genesis_from_json(data, where=str(config.genesis))
 
 
-async def listen_on(stack: AsyncExitStack, app: web.Application, address: Address, option: str) -> Address:
+async def listen_on(
+    stack: AsyncExitStack,
+    app: web.Application,
+    address: Address,
+    option: str,
+    tls: ssl.SSLContext | None = None,
+) -> Address:
     """Serve ``app``; return the address with the port that was given. Raises ConfigError, as for a port in use."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_SECONDS, auto_decompress=False)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, address.host, address.port)
+    site = web.TCPSite(runner, address.host, address.port, ssl_context=tls)
     try:
         await site.start()
     except OSError as error:
@@ -151,8 +160,10 @@ async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, ke
 
     app = web.Application()
     app.router.add_get(PATH, handle)
-    listen = await listen_on(stack, app, config.listen, "--listen")
-    transport = make_transport(node, key, config, config.endpoint or f"ws://{listen}")
+    tls = read_tls(config)
+    listen = await listen_on(stack, app, config.listen, "--listen", tls[0] if tls else None)
+    scheme = "wss" if tls else "ws"
+    transport = make_transport(node, key, config, config.endpoint or f"{scheme}://{listen}", tls[1] if tls else None)
     transports.append(transport)
     node.driver.attach(transport)
     await transport.start()
@@ -160,8 +171,31 @@ async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, ke
     return listen
 
 
-def make_transport(node: Node, key: PrivateKey, config: NodeConfig, endpoint: str) -> Transport:
-    """Return the transport whose connections feed ``node``."""
+def read_tls(config: NodeConfig) -> tuple[ssl.SSLContext, bytes] | None:
+    """Return the TLS context to serve peers with and its certificate (DER), None without. Raises ConfigError.
+
+    Who a peer is, its node key says, bound to this certificate's fingerprint: no authority needs to have signed it.
+    """
+    certificate, key = config.tls_certificate, config.tls_key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError(
+            "a certificate needs its key, and a key its certificate", where="--tls-certificate, --tls-key"
+        )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+        first = x509.load_pem_x509_certificates(certificate.read_bytes())[0]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot be used: {error}", where=f"{certificate}, {key}", expected="PEM files") from None
+    return context, first.public_bytes(serialization.Encoding.DER)
+
+
+def make_transport(
+    node: Node, key: PrivateKey, config: NodeConfig, endpoint: str, certificate: bytes | None
+) -> Transport:
+    """Return the transport whose connections feed ``node``; ``certificate`` (DER) is what peers are served with."""
     log = get_log("peering")
     refusals = _Refusals()
 
@@ -175,7 +209,7 @@ def make_transport(node: Node, key: PrivateKey, config: NodeConfig, endpoint: st
         node.driver.peer_down(peer_id)
 
     return Transport(
-        TransportConfig(config.peers, endpoint, config.allow_plaintext),
+        TransportConfig(config.peers, endpoint, config.allow_plaintext, certificate),
         key=key,
         chain_id=node.chain_id,
         node_key=node.node_key,

@@ -31,6 +31,8 @@ def run(
     member_secret: Annotated[Text, typer.Option(help="File with the member's secret.")] = None,
     tokens: Annotated[Text, typer.Option(help="JSON file of API tokens.")] = None,
     hosts: Annotated[Text, typer.Option(help="Host headers the API answers to beside loopback.")] = None,
+    tls_certificate: Annotated[Text, typer.Option(help="PEM certificate that peers are served with.")] = None,
+    tls_key: Annotated[Text, typer.Option(help="PEM key of that certificate.")] = None,
     allow_plaintext: Annotated[bool | None, typer.Option(help="Peer without TLS beyond loopback.")] = None,
     log_level: Annotated[Text, typer.Option(help="debug | info | warning | error [default: info]")] = None,
     log_format: Annotated[Text, typer.Option(help="auto | text | json [default: auto]")] = None,
