@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from node.localnet import LocalNode, stop_all
 
 from ledger.codec import encode
 from ledger.genesis import chain_id_of
@@ -20,6 +19,7 @@ from ledger.transaction import make_transaction, tx_id_of
 from node.cluster import Cluster, make_cluster
 from node.founding import DEFAULT_PARAMETERS
 from node.keyfile import read_key
+from node.localnet import LocalNode, stop_all
 from telephony.synthetic import Traffic, generate_records
 
 MEMBERS = ("alpha", "beta", "gamma", "delta")

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import plyvel
 import pytest
 
 from ledger.errors import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
-from ledger.leveldb import LevelStore, copy_for_audit
+from ledger.leveldb import LevelStore, copy_for_audit, plyvel
 from ledger.store import Space, WriteBatch, height_key, key, space_range
 
 HEAD = key(Space.META, b"head")
