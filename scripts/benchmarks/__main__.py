@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import msgspec
 from rich.console import Console
 
 from benchmarks.report import WIDTH_PIPED, Figure, print_table, write_json
+from node.logs import set_up_logs
 
 PARTS = {
     "ceilings": ("ceilings", 300),
@@ -92,9 +94,14 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _run_here(part: str) -> int:
     """Run a part in this process and write its figures to standard output."""
     signal.signal(signal.SIGTERM, _leave)
+    # Whatever else is printed, by whomever, goes where people read.
+    output = os.dup(1)
+    os.dup2(2, 1)
+    set_up_logs("error", "text")
     module, _ = PARTS[part]
     figures = import_module(f"benchmarks.{module}").run()
-    sys.stdout.buffer.write(msgspec.json.encode(figures))
+    with os.fdopen(output, "wb") as file:
+        file.write(msgspec.json.encode(figures))
     return 0
 
 
