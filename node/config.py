@@ -7,6 +7,7 @@ Source: docs/operations.md, "Options".
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,8 @@ from urllib.parse import urlsplit
 from ledger.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "LEDGERD_"
+_PEER = re.compile(r"wss?://[A-Za-z0-9.:\[\]_-]{1,200}")
+"""What a peer may be told (ledger.genesis.Endpoint), and what it therefore may be dialled by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,21 @@ def parse_address(text: str, *, where: str) -> Address:
 
 
 def _parse_peer(text: str, *, where: str) -> str:
+    url = text.removesuffix("/")
     try:
-        parts = urlsplit(text)
-        is_good = parts.scheme in {"ws", "wss"} and bool(parts.hostname) and parts.port is not None
+        parts = urlsplit(url)
+        is_good = bool(_PEER.fullmatch(url) and parts.hostname and parts.port)
     except ValueError:
         is_good = False
     if not is_good:
         raise ConfigError("not a peer address", where=where, expected="ws://HOST:PORT or wss://HOST:PORT", actual=text)
-    return text.rstrip("/")
+    return url
+
+
+def _parse_endpoint(value: Any, *, where: str) -> str:
+    """Return an address that peers can be told, empty for none: a bad one would make every peer refuse the hello."""
+    text = _parse_text(value, where=where)
+    return _parse_peer(text, where=where) if text else ""
 
 
 def _parse_list(value: Any, *, where: str) -> tuple[str, ...]:
@@ -153,7 +163,7 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "listen": parse_address,
     "api": parse_address,
     "peers": lambda value, where: tuple(_parse_peer(peer, where=where) for peer in _parse_list(value, where=where)),
-    "endpoint": _parse_text,
+    "endpoint": _parse_endpoint,
     "submit_key": _parse_path,
     "member_secret": _parse_path,
     "tokens": _parse_path,

@@ -23,7 +23,15 @@ from ledger.genesis import (
 )
 from ledger.rules.ruleset import default_rule_set_pin
 from node.config import NodeConfig
-from node.keyfile import DEVELOPMENT_MARK, new_secret, new_token, write_key, write_private
+from node.keyfile import (
+    DEVELOPMENT_MARK,
+    make_directory,
+    new_secret,
+    new_token,
+    read_bounded,
+    write_key,
+    write_private,
+)
 
 MEMBER_ID = "dev"
 PARAMETERS = Parameters(
@@ -57,7 +65,7 @@ def make_development_chain(config: NodeConfig, now_ms: int) -> DevelopmentChain:
     home = config.data / "dev"
     names = {name: home / name for name in ("genesis.json", "node.pem", "submit.pem", "secret", "tokens.json", "token")}
     if not names["token"].exists():
-        home.mkdir(parents=True, exist_ok=True)
+        make_directory(home)
         _make_files(names, now_ms)
     completed = replace(
         config,
@@ -67,7 +75,7 @@ def make_development_chain(config: NodeConfig, now_ms: int) -> DevelopmentChain:
         member_secret=config.member_secret or names["secret"],
         tokens=config.tokens or names["tokens.json"],
     )
-    return DevelopmentChain(completed, names["token"].read_text().strip())
+    return DevelopmentChain(completed, read_bounded(names["token"], "development token").decode().strip())
 
 
 def _make_files(names: dict[str, Path], now_ms: int) -> None:

@@ -31,6 +31,7 @@ from ledger.errors import (
 )
 from ledger.store import Space, Store, WriteBatch
 from ledger.validation import CheckedTransaction, check_in_context
+from node.clockwatch import ClockWatch
 from node.intake import Submission
 from node.logs import get_log
 from p2p.gossip import Gossip
@@ -126,6 +127,7 @@ class Driver:
         self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._log = get_log("driver")
+        self._clock = ClockWatch(engine.genesis.parameters.slot_ms, self._log)
 
     # -- what others call --------------------------------------------------------------------------------------------
 
@@ -240,6 +242,8 @@ class Driver:
             due_ms = core.next_timer_ms()
             if due_ms is not None and due_ms <= time_ms:
                 core.handle_timer(now_ms=time_ms)
+        if self._clock.is_due(now_ms=time_ms):
+            self._clock.look(self.sync.clock_skew_ms, now_ms=time_ms)
 
     def _run_gossip(self) -> None:
         """Carry out what gossip decided: send, and hand blocks and votes to the engine."""

@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives import serialization
 
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError
-from ledger.genesis import Genesis, genesis_from_json
+from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
 from node.api.app import make_app
 from node.api.parts import ApiParts
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
 from node.driver import now_ms
-from node.keyfile import Token, read_key, read_secret, read_tokens
+from node.keyfile import Token, make_directory, read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.node import Node
 from node.profile import energy_profile
@@ -102,13 +102,16 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
     secret = read_secret(config.member_secret) if config.member_secret else None
     tokens = read_tokens(config.tokens) if config.tokens else []
     async with AsyncExitStack() as stack:
+        make_directory(config.data)
         store = LevelStore(config.data)
         stack.callback(store.close)
         node = Node(genesis, store, key=key, submit_key=submit_key, member_secret=secret)
-        listen = await _serve_peers(stack, config, node, key)
+        listen, transport = await _serve_peers(stack, config, node, key)
         stack.push_async_callback(node.stop)
         # Before the driver: what a crash left without a place in the vault is found among the pending.
         api = await _serve_api(stack, config, node, tokens)
+        # Nobody is dialled by a node that may yet fail to start.
+        await transport.start()
         node.start()
         yield Running(node, api, listen)
 
@@ -117,12 +120,11 @@ def read_genesis(config: NodeConfig) -> Genesis:
     """Return the chain's genesis. Raises ConfigError."""
     if config.genesis is None:
         raise ConfigError(
-            "which chain?", where="--genesis", hint="Give the chain's genesis.json, or --dev for a chain of your own"
+            "no chain is named",
+            where="--genesis",
+            hint="Give the chain's genesis.json, or --dev for a chain of your own",
         )
-    try:
-        data = config.genesis.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(config.genesis)) from None
+    data = read_bounded(config.genesis, "genesis file", bytes_max=GENESIS_BYTES_MAX)
     return genesis_from_json(data, where=str(config.genesis))
 
 
@@ -145,13 +147,17 @@ async def listen_on(
         raise ConfigError(
             "the port is in use" if in_use else f"cannot listen: {error.strerror}",
             where=f"{option} {address}",
-            hint="Is another node running? Choose another port, or 0 for a free one" if in_use else "",
+            hint="Is another node running? Choose another port, or 0 for a free one"
+            if in_use
+            else "Give an address of this machine, or 0.0.0.0 for all of them",
         ) from None
     return Address(address.host, runner.addresses[0][1])
 
 
-async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, key: PrivateKey) -> Address:
-    """Accept and dial peers; return where peers are accepted."""
+async def _serve_peers(
+    stack: AsyncExitStack, config: NodeConfig, node: Node, key: PrivateKey
+) -> tuple[Address, Transport]:
+    """Accept peers; return where, and the transport, which is yet to be started."""
     transports: list[Transport] = []
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -166,9 +172,8 @@ async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node, ke
     transport = make_transport(node, key, config, config.endpoint or f"{scheme}://{listen}", tls[1] if tls else None)
     transports.append(transport)
     node.driver.attach(transport)
-    await transport.start()
     stack.push_async_callback(transport.stop)
-    return listen
+    return listen, transport
 
 
 def read_tls(config: NodeConfig) -> tuple[ssl.SSLContext, bytes] | None:
