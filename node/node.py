@@ -176,6 +176,7 @@ class Node:
             read_block=self.engine.block,
             check_header=self.engine.check_header,
         )
+        self.gossip.transactions_restored([tx.tx_id for tx in self.engine.pool])
         self.sync = Sync(
             ChainForPeers(self.engine, self.member_id),
             want_transactions=self.gossip.want_transactions,

@@ -186,6 +186,10 @@ class Gossip:
         self._assembly.stored(tx_ids)
         self._inventory.ask(now_ms=now_ms)
 
+    def transactions_restored(self, tx_ids: Iterable[bytes]) -> None:
+        """Take note, before any peer is up, of pending transactions found on disk: peers may lack them."""
+        self._inventory.restored(tx_ids)
+
     def transaction_refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool, now_ms: int) -> None:
         """Take note that a body failed its checks.
 

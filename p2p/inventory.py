@@ -229,6 +229,13 @@ class Inventory:
             if self._stored_at_ms == now_ms:
                 self._flush_stored(now_ms)
 
+    def restored(self, tx_ids: Iterable[bytes]) -> None:
+        """Take note, before any peer is up, of what was on disk when the node began: each peer is told as it comes."""
+        for tx_id in tx_ids:
+            entry = self._add(tx_id, Stage.HELD, None)
+            if self._is_producer(self._own_key_id):
+                self._count(tx_id, entry, self._own_key_id)
+
     def refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool, now_ms: int) -> None:
         """Take note that a body failed its checks.
 
