@@ -423,13 +423,20 @@ class Inventory:
         # One message object for all: the transport encodes it once.
         whole = Transactions([raw for _, raw in bundle])
         for peer in self._peers.values():
-            lacking = [(tx_id, raw) for tx_id, raw in bundle if not self._entries[tx_id].holders & peer.bit]
+            lacking = [
+                (tx_id, raw)
+                for tx_id, raw in bundle
+                # The inventory may have had no room left for some of them.
+                if (entry := self._entries.get(tx_id)) is None or not entry.holders & peer.bit
+            ]
             if lacking:
                 message = whole if len(lacking) == len(bundle) else Transactions([raw for _, raw in lacking])
                 self.sends.append((peer.peer_id, message))
         everybody = sum(peer.bit for peer in self._peers.values())
         for tx_id, _ in bundle:
-            self._entries[tx_id].holders |= everybody
+            entry = self._entries.get(tx_id)
+            if entry is not None:
+                entry.holders |= everybody
 
     def _announce_later(self, ids: list[bytes], now_ms: int) -> None:
         self._announce += [(now_ms + limits.ANNOUNCE_DELAY_MS, tx_id) for tx_id in ids]
