@@ -226,6 +226,9 @@ class Driver:
                     self.sync.receive(message, peer_id, now_ms=time_ms)
                 else:
                     self.gossip.receive(message, peer_id, now_ms=time_ms)
+            except StoreError:
+                # Ours, not the peer's, and what was under way is half done.
+                raise
             except LedgerError as error:
                 self._reject(peer_id, error)
         self._drained.set()
@@ -275,6 +278,8 @@ class Driver:
                 self.gossip.vote_accepted(vote, sender, now_ms=now_ms())
             else:
                 self.gossip.vote_ignored(vote)
+        except StoreError:
+            raise
         except LedgerError as error:
             self._reject(sender, error)
 
