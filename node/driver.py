@@ -109,6 +109,8 @@ class Driver:
         self.gossip = gossip
         self.sync = sync
         self.counters = Counters()
+        self.final_height = engine.final.height
+        """Height up to which blocks are final on disk; the engine knows of them before that."""
         self.accepted: dict[bytes, None] = {}
         self.dropped: dict[bytes, str] = {}
         self.failure: StoreError | None = None
@@ -167,6 +169,10 @@ class Driver:
         self.gossip.peer_down(peer_id, now_ms=now_ms())
         self.sync.peer_down(peer_id, now_ms=now_ms())
         self._wake.set()
+
+    def is_being_stored(self, tx_id: bytes) -> bool:
+        """Tell whether a transaction is checked and its write under way: it may be on disk, and is not pending yet."""
+        return any(c.tx.tx_id == tx_id for c in (*self._writing, *self._checked))
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -411,6 +417,7 @@ class Driver:
         for event in events:
             if isinstance(event, BlockFinal):
                 totals = event.block.sealed.header.totals
+                self.final_height = event.node.height
                 self.counters.blocks_final += 1
                 self.counters.records_final += totals.records
                 self.counters.records_void += totals.void

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -11,7 +12,7 @@ from ledger.crypto import PrivateKey
 from ledger.errors import StoreDamaged
 from ledger.store import MemoryStore, Space, WriteBatch
 from node.driver import now_ms
-from node.node import Node
+from node.node import Node, Promise
 from node.sim.world import World, producer_key
 from p2p.messages import GetTransactions, Message, Stored, Votes
 
@@ -28,21 +29,37 @@ class DamagedStore(MemoryStore):
         return super().body(tx_id)
 
 
+class SlowStore(MemoryStore):
+    """A store whose writes of bodies are visible at once and return only when they may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_return = threading.Event()
+        self.is_visible = threading.Event()
+
+    def write(self, batch: WriteBatch) -> None:
+        """See ``Store.write``."""
+        super().write(batch)
+        if batch.bodies:
+            self.is_visible.set()
+            self.may_return.wait(20)
+
+
 class Place:
     """Member 0's store on a chain of four, and its key."""
 
-    def __init__(self) -> None:
-        self.world = World(4)
-        self.store = DamagedStore()
-        self.key: PrivateKey = producer_key(0)
+    def __init__(self, producers: int = 4, store: MemoryStore | None = None) -> None:
+        self.world = World(producers)
+        self.store = store or MemoryStore()
+        self.key = PrivateKey.from_seed(b"node 0")
 
     def node(self) -> Node:
         """Return a node that begins with what the store holds."""
         return Node(self.world.genesis, self.store, key=self.key)
 
-    def transaction(self, call: int = 1) -> tuple[bytes, bytes]:
-        """Return id and bytes of a fresh transaction."""
-        raw = self.world.make_transaction(0, [call], now_ms=now_ms())
+    def transaction(self, call: int = 1, *, made_ms: int | None = None) -> tuple[bytes, bytes]:
+        """Return id and bytes of a transaction, made just now unless told otherwise."""
+        raw = self.world.make_transaction(0, [call], now_ms=now_ms() if made_ms is None else made_ms)
         return self.world.check(raw).tx_id, raw
 
     def keep(self, tx_id: bytes, raw: bytes) -> None:
@@ -77,10 +94,10 @@ def test_what_was_accepted_before_a_restart_is_accepted_again(place: Place) -> N
 
 
 @pytest.mark.parametrize("kind", ["body asked for", "vote that makes a block final"])
-async def test_a_damaged_store_stops_the_node_and_costs_no_peer(
-    place: Place, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_damaged_store_stops_the_node_and_costs_no_peer(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Going on would leave a half-finished step in memory, and ban honest peers for what they asked."""
+    store = DamagedStore()
+    place = Place(store=store)
     node = place.node()
     peer = producer_key(1).key_id
     node.driver.peer_up(peer)
@@ -92,8 +109,44 @@ async def test_a_damaged_store_stops_the_node_and_costs_no_peer(
             raise StoreDamaged("a row of record keys is cut", where="minute 1")
 
         monkeypatch.setattr(node.engine, "receive_vote", damaged)
-    place.store.is_damaged = True
+    store.is_damaged = True
     node.driver.deliver(peer, message)
     await asyncio.wait_for(node.start(), 10)
     assert isinstance(node.driver.failure, StoreDamaged)
     assert node.counters.rejected == {}
+
+
+async def test_a_transaction_whose_write_is_under_way_is_not_called_expired() -> None:
+    """Whoever reads that signs the records anew."""
+    store = SlowStore()
+    place = Place(store=store)
+    node = place.node()
+    tx_id, raw = place.transaction()
+    node.start()
+    done = node.driver.submit(raw)
+    await asyncio.to_thread(store.is_visible.wait, 10)
+    assert store.has_body(tx_id)
+    during = node.promise_of(tx_id)
+    store.may_return.set()
+    assert await asyncio.wait_for(done, 10) is True
+    await node.stop()
+    assert during == Promise("stored")
+
+
+async def test_nothing_is_called_final_before_that_is_on_disk() -> None:
+    """A node's own vote may be what makes a block final: until it is written and sent, a crash could undo that."""
+    place = Place(producers=1)
+    tx_id, raw = place.transaction(made_ms=place.world.time_of(0))
+    place.keep(tx_id, raw)
+    node = place.node()
+    engine = node.engine
+    ready = engine.take_ready()
+    for slot in range(1, 4):
+        if engine.final_height(tx_id) is not None:
+            break
+        engine.handle_timer(now_ms=place.world.time_of(slot))
+        ready = engine.take_ready()
+    before = node.promise_of(tx_id)
+    place.store.write(WriteBatch(ready.puts, []))
+    node.driver._after_write(ready, [])
+    assert (before, node.promise_of(tx_id)) == (Promise("included", 1), Promise("final", 1))
