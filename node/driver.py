@@ -319,6 +319,10 @@ class Driver:
             checked.append(_Checked(tx, submission.raw, submission))
 
     def _check_received(self, raw: bytes, sender: PeerId, tx_id: bytes, checked: list[_Checked]) -> None:
+        if self.engine.pool.is_full and not self.gossip.is_needed(tx_id):
+            # A member may push faster than blocks are sealed.
+            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=now_ms())
+            return
         try:
             tx = self._check(raw)
         except UnusableTransaction:

@@ -199,6 +199,10 @@ class Gossip:
         self._inventory.refused(tx_id, sender, invalid=invalid, now_ms=now_ms)
         self._inventory.ask(now_ms=now_ms)
 
+    def is_needed(self, tx_id: bytes) -> bool:
+        """Tell whether a block that is on its way names a transaction; others may be refused where too many wait."""
+        return self._inventory.is_needed(tx_id)
+
     def forget(self, tx_ids: Iterable[bytes]) -> None:
         """Drop transactions that are final or expired."""
         self._inventory.forget(tx_ids)

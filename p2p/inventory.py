@@ -187,6 +187,7 @@ class Inventory:
             if entry is None:
                 entry = self._add(tx_id, Stage.DELAYED, None)
                 entry.quiet = quiet
+            entry.needed = True
             if entry.stage >= Stage.CHECKING:
                 continue
             for peer in peers:
@@ -262,6 +263,11 @@ class Inventory:
         """Drop what is final or expired."""
         for tx_id in tx_ids:
             self._drop(tx_id)
+
+    def is_needed(self, tx_id: bytes) -> bool:
+        """Tell whether a block that is on its way names a transaction."""
+        entry = self._entries.get(tx_id)
+        return entry is not None and entry.needed
 
     def is_coming(self, tx_id: bytes) -> bool:
         """Tell whether a body is here and being checked, or asked for."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 
+from consensus import pool as pool_module
 from ledger.block import Vote
 from ledger.crypto import PrivateKey
 from ledger.errors import StoreDamaged
@@ -14,7 +16,7 @@ from ledger.store import MemoryStore, Space, WriteBatch
 from node.driver import now_ms
 from node.node import Node, Promise
 from node.sim.world import World, producer_key
-from p2p.messages import GetTransactions, Message, Stored, Votes
+from p2p.messages import GetTransactions, Message, Stored, Transactions, Votes
 
 
 class DamagedStore(MemoryStore):
@@ -150,3 +152,26 @@ async def test_nothing_is_called_final_before_that_is_on_disk() -> None:
     place.store.write(WriteBatch(ready.puts, []))
     node.driver._after_write(ready, [])
     assert (before, node.promise_of(tx_id)) == (Promise("included", 1), Promise("final", 1))
+
+
+async def test_a_full_pool_takes_in_only_what_blocks_name(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that pushes without end must not fill the memory of others, and must not stop the chain either."""
+    monkeypatch.setattr(pool_module, "POOL_TRANSACTIONS_MAX", 1)
+    node, peer = place.node(), producer_key(1).key_id
+    (first, _), (pushed, _), (named, _) = pairs = [place.transaction(call) for call in range(3)]
+    node.driver.peer_up(peer)
+    node.start()
+    node.driver.deliver(peer, Transactions([pairs[0][1]]))
+    await _until(lambda: first in node.engine.pool)
+    node.gossip.want_transactions([named], [peer], now_ms=now_ms())
+    node.driver.deliver(peer, Transactions([pairs[1][1], pairs[2][1]]))
+    await _until(lambda: named in node.engine.pool)
+    await node.stop()
+    assert [tx.tx_id for tx in node.engine.pool] == [first, named]
+    assert not place.store.has_body(pushed)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; the test's own time limit ends it otherwise."""
+    while not holds():
+        await asyncio.sleep(0.01)
