@@ -19,6 +19,9 @@ from ledger.transaction import Transaction
 from ledger.transition import BodyBuilder
 from ledger.validation import CheckedTransaction
 
+EXPIRIES_SLACK = 1_024
+"""Expiry times of transactions that are gone may be this many more than those of transactions that wait."""
+
 CheckRaw = Callable[[bytes], CheckedTransaction]
 """Validates raw transactions read back from the store."""
 
@@ -48,6 +51,10 @@ class Pending:
         if self._index.height_of(tx.tx_id) is None and tx.tx_id not in self.pool:
             self.pool.add(tx)
             heapq.heappush(self._expiries, (tx.envelope.expires_ms, tx.tx_id))
+            if len(self._expiries) > 2 * len(self.pool) + EXPIRIES_SLACK:
+                # Most became final long before they expire: their times would pile up for hours.
+                self._expiries = [(waiting.envelope.expires_ms, waiting.tx_id) for waiting in self.pool]
+                heapq.heapify(self._expiries)
 
     def restore(self) -> None:
         """Take in what the store holds as pending; what no longer fits the chain is passed over."""

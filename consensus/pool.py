@@ -8,6 +8,8 @@ from ledger.validation import CheckedTransaction
 
 POOL_RECORDS_MAX = 1_000_000
 """Records taken in but not final: their keys cost about 100 bytes each while they wait."""
+POOL_TRANSACTIONS_MAX = 200_000
+"""Transactions taken in but not final: about 2 kB each beside the keys. More than three of the largest blocks name."""
 
 
 class Pool:
@@ -28,8 +30,8 @@ class Pool:
 
     @property
     def is_full(self) -> bool:
-        """Tell whether nothing more should be taken in from submitters."""
-        return self.records >= POOL_RECORDS_MAX
+        """Tell whether nothing more should be taken in, but for what blocks name."""
+        return self.records >= POOL_RECORDS_MAX or len(self._transactions) >= POOL_TRANSACTIONS_MAX
 
     def get(self, tx_id: bytes) -> CheckedTransaction | None:
         """Return a pending transaction, or None."""

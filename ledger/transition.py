@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ledger import merkle
 from ledger.block import (
+    BLOCK_TRANSACTIONS_MAX,
     Block,
     BlockId,
     BodyItem,
@@ -132,20 +133,21 @@ class BodyBuilder:
 
 
 class _Room:
-    """How much of a block is taken, in all and by each member."""
+    """How much of a block is taken, in all and by each member; and how many of the places of its body."""
 
     def __init__(self, parameters: Parameters) -> None:
         self._records_max = parameters.block_records_max
         self._bytes_max = parameters.block_bytes_max
         self._member_records_max, self._member_bytes_max = member_share_of(parameters)
-        self._records = self._bytes = 0
+        self._transactions = self._records = self._bytes = 0
         self._members: dict[str, tuple[int, int]] = {}
 
     def fits(self, tx: CheckedTransaction) -> bool:
         """Tell whether ``tx`` is within every bound."""
         records, size = self._members.get(tx.envelope.member_id, (0, 0))
         return (
-            self._records + tx.record_count <= self._records_max
+            self._transactions < BLOCK_TRANSACTIONS_MAX
+            and self._records + tx.record_count <= self._records_max
             and self._bytes + tx.size <= self._bytes_max
             and records + tx.record_count <= self._member_records_max
             and size + tx.size <= self._member_bytes_max
@@ -155,6 +157,7 @@ class _Room:
         """Count ``tx`` in."""
         records, size = self._members.get(tx.envelope.member_id, (0, 0))
         self._members[tx.envelope.member_id] = (records + tx.record_count, size + tx.size)
+        self._transactions += 1
         self._records += tx.record_count
         self._bytes += tx.size
 

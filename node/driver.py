@@ -110,6 +110,8 @@ class Driver:
         self.gossip = gossip
         self.sync = sync
         self.counters = Counters()
+        self.final_height = engine.final.height
+        """Height up to which blocks are final on disk; the engine knows of them before that."""
         self.accepted: dict[bytes, None] = {}
         self.dropped: dict[bytes, str] = {}
         self.failure: StoreError | None = None
@@ -170,6 +172,10 @@ class Driver:
         self.sync.peer_down(peer_id, now_ms=now_ms())
         self._wake.set()
 
+    def is_being_stored(self, tx_id: bytes) -> bool:
+        """Tell whether a transaction is checked and its write under way: it may be on disk, and is not pending yet."""
+        return any(c.tx.tx_id == tx_id for c in (*self._writing, *self._checked))
+
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -228,6 +234,9 @@ class Driver:
                     self.sync.receive(message, peer_id, now_ms=time_ms)
                 else:
                     self.gossip.receive(message, peer_id, now_ms=time_ms)
+            except StoreError:
+                # Ours, not the peer's, and what was under way is half done.
+                raise
             except LedgerError as error:
                 self._reject(peer_id, error)
         self._drained.set()
@@ -279,6 +288,8 @@ class Driver:
                 self.gossip.vote_accepted(vote, sender, now_ms=now_ms())
             else:
                 self.gossip.vote_ignored(vote)
+        except StoreError:
+            raise
         except LedgerError as error:
             self._reject(sender, error)
 
@@ -312,6 +323,10 @@ class Driver:
             checked.append(_Checked(tx, submission.raw, submission))
 
     def _check_received(self, raw: bytes, sender: PeerId, tx_id: bytes, checked: list[_Checked]) -> None:
+        if self.engine.pool.is_full and not self.gossip.is_needed(tx_id):
+            # A member may push faster than blocks are sealed.
+            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=now_ms())
+            return
         try:
             tx = self._check(raw)
         except UnusableTransaction:
@@ -410,6 +425,7 @@ class Driver:
         for event in events:
             if isinstance(event, BlockFinal):
                 totals = event.block.sealed.header.totals
+                self.final_height = event.node.height
                 self.counters.blocks_final += 1
                 self.counters.records_final += totals.records
                 self.counters.records_void += totals.void

@@ -176,6 +176,7 @@ class Node:
             read_block=self.engine.block,
             check_header=self.engine.check_header,
         )
+        self.gossip.transactions_restored([tx.tx_id for tx in self.engine.pool])
         self.sync = Sync(
             ChainForPeers(self.engine, self.member_id),
             want_transactions=self.gossip.want_transactions,
@@ -294,7 +295,8 @@ class Node:
         """Return how far a transaction has come, None for one unknown here."""
         height = self.engine.final_height(tx_id)
         if height is not None:
-            return Promise("final", height)
+            # Before it is on disk here, the votes that make it final may include one of our own that nobody has yet.
+            return Promise("final" if height <= self.driver.final_height else "included", height)
         height = self.engine.included_height(tx_id)
         if height is not None:
             return Promise("included", height)
@@ -303,7 +305,9 @@ class Node:
         reason = self.driver.dropped.get(tx_id)
         if reason is not None:
             return Promise(reason)
-        return Promise("expired") if self.store.has_body(tx_id) else None
+        if not self.store.has_body(tx_id):
+            return None
+        return Promise("stored" if self.driver.is_being_stored(tx_id) else "expired")
 
     def status(self) -> NodeStatus:
         """Return what an operator asks first."""

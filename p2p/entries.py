@@ -80,7 +80,7 @@ class Peer:
 class Entry:
     """A transaction that is not final yet."""
 
-    __slots__ = ("accepted", "attempts", "holders", "opener", "quiet", "size", "stage", "stored_by")
+    __slots__ = ("accepted", "attempts", "holders", "needed", "opener", "quiet", "size", "stage", "stored_by")
 
     def __init__(self, stage: Stage, opener: Peer | None) -> None:
         self.stage = stage
@@ -89,6 +89,8 @@ class Entry:
         """The bits of the connections that have it."""
         self.stored_by: set[bytes] = set()
         self.accepted = False
+        self.needed = False
+        """A block names it: it is taken in however much is pending."""
         self.quiet = False
         """Old: fetched for the chain's past, not to be announced."""
         self.attempts = 0

@@ -186,6 +186,10 @@ class Gossip:
         self._assembly.stored(tx_ids)
         self._inventory.ask(now_ms=now_ms)
 
+    def transactions_restored(self, tx_ids: Iterable[bytes]) -> None:
+        """Take note, before any peer is up, of pending transactions found on disk: peers may lack them."""
+        self._inventory.restored(tx_ids)
+
     def transaction_refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool, now_ms: int) -> None:
         """Take note that a body failed its checks.
 
@@ -194,6 +198,10 @@ class Gossip:
         """
         self._inventory.refused(tx_id, sender, invalid=invalid, now_ms=now_ms)
         self._inventory.ask(now_ms=now_ms)
+
+    def is_needed(self, tx_id: bytes) -> bool:
+        """Tell whether a block that is on its way names a transaction; others may be refused where too many wait."""
+        return self._inventory.is_needed(tx_id)
 
     def forget(self, tx_ids: Iterable[bytes]) -> None:
         """Drop transactions that are final or expired."""

@@ -187,6 +187,7 @@ class Inventory:
             if entry is None:
                 entry = self._add(tx_id, Stage.DELAYED, None)
                 entry.quiet = quiet
+            entry.needed = True
             if entry.stage >= Stage.CHECKING:
                 continue
             for peer in peers:
@@ -229,6 +230,13 @@ class Inventory:
             if self._stored_at_ms == now_ms:
                 self._flush_stored(now_ms)
 
+    def restored(self, tx_ids: Iterable[bytes]) -> None:
+        """Take note, before any peer is up, of what was on disk when the node began: each peer is told as it comes."""
+        for tx_id in tx_ids:
+            entry = self._add(tx_id, Stage.HELD, None)
+            if self._is_producer(self._own_key_id):
+                self._count(tx_id, entry, self._own_key_id)
+
     def refused(self, tx_id: bytes, sender: PeerId, *, invalid: bool, now_ms: int) -> None:
         """Take note that a body failed its checks.
 
@@ -255,6 +263,11 @@ class Inventory:
         """Drop what is final or expired."""
         for tx_id in tx_ids:
             self._drop(tx_id)
+
+    def is_needed(self, tx_id: bytes) -> bool:
+        """Tell whether a block that is on its way names a transaction."""
+        entry = self._entries.get(tx_id)
+        return entry is not None and entry.needed
 
     def is_coming(self, tx_id: bytes) -> bool:
         """Tell whether a body is here and being checked, or asked for."""
@@ -416,13 +429,20 @@ class Inventory:
         # One message object for all: the transport encodes it once.
         whole = Transactions([raw for _, raw in bundle])
         for peer in self._peers.values():
-            lacking = [(tx_id, raw) for tx_id, raw in bundle if not self._entries[tx_id].holders & peer.bit]
+            lacking = [
+                (tx_id, raw)
+                for tx_id, raw in bundle
+                # The inventory may have had no room left for some of them.
+                if (entry := self._entries.get(tx_id)) is None or not entry.holders & peer.bit
+            ]
             if lacking:
                 message = whole if len(lacking) == len(bundle) else Transactions([raw for _, raw in lacking])
                 self.sends.append((peer.peer_id, message))
         everybody = sum(peer.bit for peer in self._peers.values())
         for tx_id, _ in bundle:
-            self._entries[tx_id].holders |= everybody
+            entry = self._entries.get(tx_id)
+            if entry is not None:
+                entry.holders |= everybody
 
     def _announce_later(self, ids: list[bytes], now_ms: int) -> None:
         self._announce += [(now_ms + limits.ANNOUNCE_DELAY_MS, tx_id) for tx_id in ids]

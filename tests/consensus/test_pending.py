@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from consensus import pending as pending_module
 from consensus.pending import Pending
 from consensus.ready import Outbox, TransactionDropped
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
@@ -107,3 +110,16 @@ def test_restore_takes_in_what_is_not_final() -> None:
     again.restore()
     assert [tx.tx_id for tx in again.pool] == [kept.tx_id]
     assert again.pool.records == 1
+
+
+def test_expiry_times_of_what_became_final_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lifetimes are hours, finality takes seconds: what is final must not cost memory until it expires."""
+    monkeypatch.setattr(pending_module, "EXPIRIES_SLACK", 8)
+    desk = Desk()
+    waiting = desk.add([1000], lifetime_ms=5_000)
+    for number in range(100):
+        tx = desk.add([number], lifetime_ms=60_000)
+        desk.pending.on_final([tx.tx_id])
+    assert len(desk.pending._expiries) <= 2 * len(desk.pending.pool) + 8 + 1
+    desk.pending.drop_expired(time_of(0) + 5_000, lambda _tx_id: False)
+    assert desk.dropped() == [(waiting.tx_id, "expired")]

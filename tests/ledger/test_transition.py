@@ -26,7 +26,7 @@ from ledger_samples import (
     sign_records,
 )
 
-from ledger import merkle, record_index
+from ledger import merkle, record_index, transition
 from ledger.block import (
     EMPTY_TOTALS,
     Block,
@@ -320,6 +320,16 @@ def test_bounds_of_a_block_and_of_a_members_share() -> None:
             builder.add(more)
             taken_in += 1
         assert taken_in == fitting, changes
+
+
+def test_a_body_has_no_more_places_than_can_be_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small transactions fill the places of a body before its records or bytes: nobody could read such a block."""
+    monkeypatch.setattr(transition, "BLOCK_TRANSACTIONS_MAX", 2)
+    taken = Taken()
+    builder = builder_on(taken)
+    for number in range(2):
+        builder.add(taken.take([at(number, 1, 0)]))
+    assert not builder.fits(taken.take([at(2, 1, 0)]))
 
 
 def test_members_have_a_share_each() -> None:

@@ -301,6 +301,18 @@ def test_the_inventory_is_bounded(monkeypatch):
     assert bench.sends() == [(A, Stored([transaction(n)[0] for n in range(10, 20)]))]
 
 
+def test_a_full_inventory_still_pushes_what_was_just_stored(monkeypatch):
+    """The oldest entry goes, be it one that was announced long ago and is stored only now."""
+    monkeypatch.setattr(limits, "INVENTORY_ENTRIES_MAX", 2)
+    bench = Bench(A, B)
+    (first, raw), (second, other) = transaction(1), transaction(2)
+    bench.receive(Announce([first, b"\x09" * 32]), A)
+    bench.sends()
+    bench.keep((first, raw), (second, other), own=True)
+    pushed = [(peer, message) for peer, message in bench.sends() if isinstance(message, Transactions)]
+    assert pushed == [(peer, Transactions([raw, other])) for peer in (A, B)]
+
+
 def test_a_complete_block_is_handed_on_and_passed_on():
     """To those not known to have it."""
     bench = Bench(A, B, C)
