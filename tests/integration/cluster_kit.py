@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from node.localnet import LocalNode, stop_all
 
 from ledger.codec import encode
 from ledger.genesis import chain_id_of
@@ -20,6 +19,7 @@ from ledger.transaction import make_transaction, tx_id_of
 from node.cluster import Cluster, make_cluster
 from node.founding import DEFAULT_PARAMETERS
 from node.keyfile import read_key
+from node.localnet import LocalNode, stop_all
 from telephony.synthetic import Traffic, generate_records
 
 MEMBERS = ("alpha", "beta", "gamma", "delta")
@@ -116,15 +116,25 @@ def statuses(nodes: list[LocalNode]) -> str:
 
 @contextmanager
 def running_cluster(
-    home: Path, *, slot_ms: int = 500, arguments: tuple[str, ...] = (), **parameters: int
+    home: Path,
+    *,
+    slot_ms: int = 500,
+    arguments: tuple[str, ...] = (),
+    prepare: Callable[[Cluster], None] | None = None,
+    **parameters: int,
 ) -> Iterator[tuple[Cluster, list[LocalNode]]]:
-    """Four nodes that are up; all are ended on the way out."""
+    """Four nodes that are up; all are ended on the way out.
+
+    prepare: may change their files before they start.
+    """
     cluster = make_cluster(
         home,
         MEMBERS,
         genesis_time_ms=wall_ms(),
         parameters=msgspec.structs.replace(DEFAULT_PARAMETERS, slot_ms=slot_ms, **parameters),
     )
+    if prepare is not None:
+        prepare(cluster)
     nodes = [LocalNode(place, arguments) for place in cluster.nodes]
     try:
         for node in nodes:
