@@ -378,6 +378,9 @@ class Driver:
             except StoreFull as error:
                 self.is_disk_full = True
                 self._log.error("disk full, waiting for room", error=error.sentence())
+                # Those who hand in records are not to wait for room as well.
+                while self._submissions:
+                    self._submissions.popleft().fail(error)
                 await asyncio.sleep(DISK_FULL_RETRY_S)
         return None
 
@@ -475,7 +478,7 @@ class Driver:
     def _reject(self, peer_id: PeerId, error: LedgerError) -> None:
         """Charge a peer for a lie."""
         self.counters.rejected[error.code] = self.counters.rejected.get(error.code, 0) + 1
-        self._log.warning("rejected", peer=peer_id, error=error.sentence())
+        self._log.warning("rejected", peer=peer_id.hex(), error=error.sentence())
         self.gossip.reject(peer_id, error.sentence(), now_ms=now_ms())
 
     def _fail_submissions(self) -> None:

@@ -110,7 +110,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         stack.push_async_callback(node.stop)
         # Before the driver: what a crash left without a place in the vault is found among the pending.
         api = await _serve_api(stack, config, node, tokens)
-        # Nobody is dialled by a node that may yet fail to start.
+        # Nobody is dialled, and nobody let in, by a node that may yet fail to start.
+        node.driver.attach(transport)
         await transport.start()
         node.start()
         yield Running(node, api, listen)
@@ -157,21 +158,19 @@ async def listen_on(
 async def _serve_peers(
     stack: AsyncExitStack, config: NodeConfig, node: Node, key: PrivateKey
 ) -> tuple[Address, Transport]:
-    """Accept peers; return where, and the transport, which is yet to be started."""
-    transports: list[Transport] = []
+    """Listen for peers; return where, and the transport that is to serve them once the driver has it."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        # The port, which the transport tells its peers, is known only once it listens.
-        return await transports[0].handle(request) if transports else web.Response(status=503)
+        transport = node.driver.transport
+        return await transport.handle(request) if transport is not None else web.Response(status=503)
 
     app = web.Application()
     app.router.add_get(PATH, handle)
     tls = read_tls(config)
     listen = await listen_on(stack, app, config.listen, "--listen", tls[0] if tls else None)
-    scheme = "wss" if tls else "ws"
-    transport = make_transport(node, key, config, config.endpoint or f"{scheme}://{listen}", tls[1] if tls else None)
-    transports.append(transport)
-    node.driver.attach(transport)
+    # The port, which the transport tells its peers, is known only once it listens.
+    endpoint = config.endpoint or f"{'wss' if tls else 'ws'}://{listen}"
+    transport = make_transport(node, key, config, endpoint, tls[1] if tls else None)
     stack.push_async_callback(transport.stop)
     return listen, transport
 

@@ -116,15 +116,25 @@ def statuses(nodes: list[LocalNode]) -> str:
 
 @contextmanager
 def running_cluster(
-    home: Path, *, slot_ms: int = 500, arguments: tuple[str, ...] = (), **parameters: int
+    home: Path,
+    *,
+    slot_ms: int = 500,
+    arguments: tuple[str, ...] = (),
+    prepare: Callable[[Cluster], None] | None = None,
+    **parameters: int,
 ) -> Iterator[tuple[Cluster, list[LocalNode]]]:
-    """Four nodes that are up; all are ended on the way out."""
+    """Four nodes that are up; all are ended on the way out.
+
+    prepare: may change their files before they start.
+    """
     cluster = make_cluster(
         home,
         MEMBERS,
         genesis_time_ms=wall_ms(),
         parameters=msgspec.structs.replace(DEFAULT_PARAMETERS, slot_ms=slot_ms, **parameters),
     )
+    if prepare is not None:
+        prepare(cluster)
     nodes = [LocalNode(place, arguments) for place in cluster.nodes]
     try:
         for node in nodes:
