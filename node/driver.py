@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
@@ -32,7 +32,8 @@ from ledger.errors import (
 from ledger.store import Space, Store, WriteBatch
 from ledger.validation import CheckedTransaction, check_in_context
 from node.clockwatch import ClockWatch
-from node.intake import Submission
+from node.counters import Counters
+from node.intake import Overloaded, Submission
 from node.logs import get_log
 from p2p.gossip import Gossip
 from p2p.messages import Message
@@ -48,6 +49,8 @@ WRITE_BODIES_MAX = 64
 """Transactions written in one group: the sync is shared, the wait for it stays short."""
 INBOX_MESSAGES_MAX = 1_024
 """Messages waiting for their turn; beyond this, peers wait as well."""
+SUBMISSIONS_BYTES_MAX = 64 * 1024 * 1024
+"""Transactions handed in that wait to be checked: a second's worth at most, but for a disk that is full or stuck."""
 PROMISES_MAX = 50_000
 """Transactions whose acceptance or loss is remembered for those who ask."""
 DISK_FULL_RETRY_S = 1.0
@@ -57,24 +60,6 @@ FAR_FUTURE_MS = 60_000
 def now_ms() -> int:
     """Return the wall clock in UTC milliseconds."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the start, for the metrics."""
-
-    transactions_stored: int = 0
-    records_stored: int = 0
-    records_final: int = 0
-    records_void: int = 0
-    blocks_sealed: int = 0
-    blocks_final: int = 0
-    votes_cast: int = 0
-    reorganisations: int = 0
-    double_votes: int = 0
-    double_blocks: int = 0
-    dropped: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
 
 
 class Listener(Protocol):
@@ -122,6 +107,7 @@ class Driver:
         self._listener = listener
         self._inbox: deque[tuple[Message, PeerId]] = deque()
         self._submissions: deque[Submission] = deque()
+        self._submitted_bytes = 0
         self._received: deque[tuple[bytes, PeerId, bytes]] = deque()
         self._checked: list[_Checked] = []
         self._writing: list[_Checked] = []
@@ -143,7 +129,12 @@ class Driver:
         The future ends when it is on disk, with whether it is new here, or with its error.
         """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._submissions.append(Submission(raw, future))
+        submission = Submission(raw, future)
+        if self._submitted_bytes + len(raw) > SUBMISSIONS_BYTES_MAX:
+            submission.fail(Overloaded("too much waits to be checked", hint="Keep the records and submit them again"))
+            return future
+        self._submitted_bytes += len(raw)
+        self._submissions.append(submission)
         self._wake.set()
         return future
 
@@ -305,7 +296,9 @@ class Driver:
             return False
         # Those who wait for an answer and those who relay take turns.
         if self._submissions:
-            self._check_submission(self._submissions.popleft(), self._checked)
+            submission = self._submissions.popleft()
+            self._submitted_bytes -= len(submission.raw)
+            self._check_submission(submission, self._checked)
         if self._received:
             self._check_received(*self._received.popleft(), self._checked)
         return True

@@ -22,6 +22,12 @@ LIFETIME_MS = LIFETIME_MS_MAX // 2
 """Long enough to outlast an outage of the other producers, short enough to be told of trouble."""
 
 
+class Overloaded(LedgerError):
+    """The node takes in nothing more for the moment."""
+
+    code = "overloaded"
+
+
 @dataclass(frozen=True, slots=True)
 class RecordRef:
     """Where a record is: the transaction and its place in it."""

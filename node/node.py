@@ -22,9 +22,10 @@ from ledger.state import KeyEntry, State, genesis_state
 from ledger.store import Space, Store, WriteBatch
 from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, check_transaction
-from node.driver import Counters, Driver, now_ms
+from node.counters import Counters
+from node.driver import Driver, now_ms
 from node.events import EventHub, Subscription
-from node.intake import Packer, RecordRef
+from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
 from p2p.entries import id_of_raw
 from p2p.gossip import Gossip
@@ -409,12 +410,6 @@ class ChainForPeers:
     def has_block(self, block_id: bytes) -> bool:
         """Tell whether a block was accepted here, final or not."""
         return self._engine.block(block_id) is not None or block_id == self._engine.chain_id
-
-
-class Overloaded(LedgerError):
-    """The node takes in nothing more for the moment."""
-
-    code = "overloaded"
 
 
 def _submitted(raw: bytes, outcome: bool | BaseException) -> Submitted:

@@ -39,7 +39,7 @@ class SyncStatus:
     Attributes:
         state: ``alone`` hears nobody, ``syncing`` lacks blocks that a peer has, ``in step`` otherwise.
         behind_blocks: blocks that the highest peer has and this node has not.
-        target_height: height of the highest peer, or our own where that is higher.
+        target_height: height of the highest of the most reliable peers, or our own where that is higher.
         peers: peers that told what they have.
     """
 
@@ -109,12 +109,13 @@ class Sync:
     def status(self, *, now_ms: int) -> SyncStatus:
         """Return how far this node is, as far as its peers say."""
         own = self._chain.status(now_ms=now_ms).head_height
-        heights = [peer.status.head_height for peer in self._peers.values() if peer.status is not None]
-        target = max([own, *heights])
-        if not heights:
+        told = [(peer.failures, peer.status.head_height) for peer in self._peers.values() if peer.status is not None]
+        # Only the most reliable count: one liar could have us say for ever that we lack blocks.
+        target = max([own, *(height for failures, height in told if failures == min(told)[0])])
+        if not told:
             return SyncStatus("alone", 0, own, 0)
         syncing = self._download is not None or target >= own + limits.SYNC_LAG_BLOCKS
-        return SyncStatus("syncing" if syncing else "in step", target - own, target, len(heights))
+        return SyncStatus("syncing" if syncing else "in step", target - own, target, len(told))
 
     @property
     def clock_skew_ms(self) -> int | None:
@@ -477,8 +478,7 @@ class Sync:
             peer = self._peers[peer_id]
             if peer.bodies_asked or peer.status is None:
                 continue
-            ids = download.next_bodies(peer_id, peer.status.head_height)
-            if ids:
+            if ids := download.next_bodies(peer_id, peer.status.head_height):
                 peer.bodies_asked = ids
                 peer.bodies_due_ms = now_ms + limits.SYNC_TIMEOUT_MS
                 self._sends.append((peer_id, GetBodies(ids)))

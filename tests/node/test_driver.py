@@ -13,7 +13,9 @@ from ledger.block import Vote
 from ledger.crypto import PrivateKey
 from ledger.errors import StoreDamaged
 from ledger.store import MemoryStore, Space, WriteBatch
+from node import driver as driver_module
 from node.driver import now_ms
+from node.intake import Overloaded
 from node.node import Node, Promise
 from node.sim.world import World, producer_key
 from p2p.messages import GetTransactions, Message, Stored, Transactions, Votes
@@ -171,7 +173,23 @@ async def test_a_full_pool_takes_in_only_what_blocks_name(place: Place, monkeypa
     assert not place.store.has_body(pushed)
 
 
+async def test_what_is_handed_in_while_the_disk_is_stuck_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SlowStore()
+    place = Place(store=store)
+    node = place.node()
+    raws = [place.transaction(call)[1] for call in range(4)]
+    monkeypatch.setattr(driver_module, "SUBMISSIONS_BYTES_MAX", 2 * len(raws[0]) + 9)
+    waiting = [node.driver.submit(raw) for raw in raws[:2]]
+    with pytest.raises(Overloaded):
+        await node.driver.submit(raws[2])
+    node.start()
+    store.may_return.set()
+    assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == [True, True]
+    assert await asyncio.wait_for(node.driver.submit(raws[3]), 10) is True
+    await node.stop()
+
+
 async def _until(holds: Callable[[], bool]) -> None:
     """Wait until something holds; the test's own time limit ends it otherwise."""
-    while not holds():
+    while not holds():  # noqa: ASYNC110 - the node has no event for it
         await asyncio.sleep(0.01)

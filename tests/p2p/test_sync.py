@@ -691,3 +691,19 @@ def test_one_honest_peer_is_enough(twists, seed, length, skip):
     for block in blocks[: min(skip, length)]:
         late.chain.append(block)
     assert network.run(lambda: len(late.chain.blocks) == length)
+
+
+def test_one_liar_does_not_make_a_node_say_that_it_lacks_blocks():
+    """A height that nobody has, told again and again: load balancers would turn away from every honest node."""
+    blocks = chain_of(3)
+    bench = Bench(Chain(blocks), A, B)
+    bench.hear(blocks, B)
+    lie = chain_of(3, salt=1)[-1]
+    claimed = Status(2**40, id_of(lie), 2**40, 3, 1, id_of(blocks[0]), 0, "carrier-a", "liar/1")
+    bench.receive(claimed, A)
+    assert bench.sync.status(now_ms=0).state == "syncing"
+    bench.receive(Headers([]), A)
+    for now_ms in (0, 5_000, 60_000):
+        bench.receive(claimed, A, now_ms)
+        bench.receive(Headers([]), A, now_ms)
+        assert bench.sync.status(now_ms=now_ms) == SyncStatus("in step", 0, 3, 2)
