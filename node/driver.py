@@ -35,6 +35,7 @@ from node.clockwatch import ClockWatch
 from node.counters import Counters
 from node.intake import Overloaded, Submission
 from node.logs import get_log
+from p2p import limits
 from p2p.gossip import Gossip
 from p2p.messages import Message
 from p2p.scores import PeerId
@@ -250,6 +251,7 @@ class Driver:
         ready = self.gossip.take_ready()
         self._send(ready.sends)
         for peer_id, reason in ready.banned:
+            self._log.warning("banned", peer=peer_id.hex(), reason=reason, for_ms=limits.BAN_MS)
             if self.transport is not None:
                 self.transport.ban(peer_id, reason)
         self._received.extend((received.raw, received.sender, received.tx_id) for received in ready.transactions)

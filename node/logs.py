@@ -31,6 +31,16 @@ def set_up_logs(level: str, form: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryLines()], force=True)
+
+
+class _LibraryLines(logging.Handler):
+    """Makes what libraries log one event a line as well: a trace of many lines is lost on whoever reads JSON."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log one record."""
+        log = get_log("library").bind(logger=record.name)
+        log.log(record.levelno, "library warning", message=record.getMessage(), exc_info=record.exc_info)
 
 
 def get_log(name: str) -> Any:

@@ -325,6 +325,8 @@ class Transport:
             raise PeerError(
                 "the handshake took too long", where="handshake", expected=f"{limits.HANDSHAKE_TIMEOUT_MS} ms"
             ) from None
+        except LostError as error:
+            raise PeerError(error.what, where="handshake") from None
         except (OSError, aiohttp.ClientError) as error:
             raise PeerError(f"the connection was lost: {error}", where="handshake") from None
         return handshake.peer

@@ -28,6 +28,7 @@ from node.cluster import Cluster, ClusterNode, make_cluster
 from node.keyfile import write_key
 from node.localnet import LocalNode, stop_all
 from tests.integration.cluster_kit import Feeder, is_final, wait_until, wall_ms
+from tests.integration.fault_kit import small_disk
 
 ROOT = Path(__file__).parents[2]
 MEMBERS = ("alpha", "beta")
@@ -365,6 +366,18 @@ def test_a_data_directory_that_cannot_be_written(start: Start, place: ClusterNod
     for data in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/ledgerd")):
         done = start(*alone(place, tmp_path), "--data", data)
         assert_refused(done, f"{data}: the directory cannot be made", "Choose a directory that this user may write")
+
+
+def test_a_read_only_disk(start: Start, place: ClusterNode, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", mib=1, read_only=True) as data:
+        done = start(*alone(place, tmp_path))
+    assert_refused(done, f"{data}: the directory cannot be written", "Choose a directory that this user may write")
+
+
+def test_a_disk_without_room(start: Start, place: ClusterNode, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", mib=1) as data:
+        done = start(*alone(place, tmp_path))
+    assert_refused(done, data, "the disk is full", "bytes free", "free some room")
 
 
 def test_a_development_chain_that_cannot_be_written(start: Start, tmp_path: Path) -> None:

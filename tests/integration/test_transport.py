@@ -272,6 +272,31 @@ async def test_a_dropped_connection_comes_back(make):
     await until(lambda: [event[0] for event in a.events] == ["up", "down", "up"])
 
 
+async def test_a_peer_that_goes_amid_the_handshake_is_dialled_again(make):
+    """As one that is killed at that moment: no reason to give up its address."""
+    seen = []
+
+    async def go(request):
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        seen.append(await ws.receive())
+        request.transport.abort()
+        return ws
+
+    app = web.Application()
+    app.router.add_get(PATH, go)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        end = await make(LOW, peers=[f"ws://127.0.0.1:{runner.addresses[0][1]}"])
+        await until(lambda: len(seen) >= 3)
+        assert "handshake: the connection was closed" in end.refused[0]
+    finally:
+        await end.close()
+        await runner.cleanup()
+
+
 async def test_a_restarted_peer_is_found(make):
     """A peer that was away is dialled until it is there."""
     a = await make(LOW)
