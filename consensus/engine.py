@@ -241,7 +241,8 @@ class Engine:
     def handle_timer(self, *, now_ms: int) -> None:
         """Do what is due in this slot: seal a block if it is this node's turn, send an unanswered vote again."""
         slot = self.slot_at(now_ms)
-        self._timer_slot = max(self._timer_slot, slot)
+        # A clock that was set back takes both along; V3 keeps a slot from being sealed in twice.
+        self._timer_slot, self._sent_slot = slot, min(self._sent_slot, slot)
         self.pending.drop_expired(now_ms, lambda tx_id: self.included_height(tx_id) is not None)
         vote = self._own_vote
         if vote and vote.t_height > self.tree.root.height and slot >= self._sent_slot + RESEND_SLOTS:
@@ -250,7 +251,7 @@ class Engine:
         if self._may_seal(slot):
             self._seal(slot, now_ms)
 
-    def next_timer_ms(self) -> int | None:
+    def next_timer_ms(self) -> int:
         """Return when ``handle_timer`` wants to be called: at the start of the next slot."""
         parameters = self.genesis.parameters
         return self.genesis.genesis_time_ms + (self._timer_slot + 1) * parameters.slot_ms

@@ -31,6 +31,7 @@ from ledger.errors import (
 )
 from ledger.store import Space, Store, WriteBatch
 from ledger.validation import CheckedTransaction, check_in_context
+from node.clock import now_ms, steady_ms
 from node.clockwatch import ClockWatch
 from node.counters import Counters
 from node.intake import Overloaded, Submission
@@ -55,12 +56,6 @@ SUBMISSIONS_BYTES_MAX = 64 * 1024 * 1024
 PROMISES_MAX = 50_000
 """Transactions whose acceptance or loss is remembered for those who ask."""
 DISK_FULL_RETRY_S = 1.0
-FAR_FUTURE_MS = 60_000
-
-
-def now_ms() -> int:
-    """Return the wall clock in UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class Listener(Protocol):
@@ -153,15 +148,15 @@ class Driver:
 
     def peer_up(self, peer_id: PeerId) -> None:
         """Begin with a connection; a peer's id is its key id."""
-        self.gossip.peer_up(peer_id, peer_id, now_ms=now_ms())
+        self.gossip.peer_up(peer_id, peer_id, now_ms=steady_ms())
         self.engine.heard(peer_id, now_ms=now_ms())
-        self.sync.peer_up(peer_id, now_ms=now_ms())
+        self.sync.peer_up(peer_id, now_ms=steady_ms())
         self._wake.set()
 
     def peer_down(self, peer_id: PeerId) -> None:
         """Forget a connection."""
-        self.gossip.peer_down(peer_id, now_ms=now_ms())
-        self.sync.peer_down(peer_id, now_ms=now_ms())
+        self.gossip.peer_down(peer_id, now_ms=steady_ms())
+        self.sync.peer_down(peer_id, now_ms=steady_ms())
         self._wake.set()
 
     def is_being_stored(self, tx_id: bytes) -> bool:
@@ -185,11 +180,11 @@ class Driver:
 
     async def _wait(self) -> None:
         """Sleep until something came in or a core's timer is due."""
-        timers = (self.engine.next_timer_ms(), self.gossip.next_timer_ms(), self.sync.next_timer_ms())
-        due_ms = min((t for t in timers if t is not None), default=now_ms() + FAR_FUTURE_MS)
+        timers = (self.gossip.next_timer_ms(), self.sync.next_timer_ms())
+        waits_ms = [self._until_slot_ms(), *(due_ms - steady_ms() for due_ms in timers if due_ms is not None)]
         if self._received or self._submissions or self._checked:
-            due_ms = 0
-        delay_s = (due_ms - now_ms()) / 1000
+            waits_ms = [0]
+        delay_s = min(waits_ms) / 1000
         if delay_s > 0 and not self._wake.is_set():
             try:
                 async with asyncio.timeout(delay_s):
@@ -199,6 +194,11 @@ class Driver:
         else:
             await asyncio.sleep(0)
         self._wake.clear()
+
+    def _until_slot_ms(self) -> int:
+        """Return how long the engine's timer has to wait; not at all when the wall clock was set back."""
+        wait_ms = self.engine.next_timer_ms() - now_ms()
+        return wait_ms if wait_ms <= 2 * self.engine.genesis.parameters.slot_ms else 0
 
     async def _turn(self) -> None:
         """One turn: inputs, decisions, one durable write, outputs."""
@@ -218,7 +218,7 @@ class Driver:
 
     def _take_messages(self) -> None:
         """Hand messages to gossip and sync; a lie costs its sender."""
-        time_ms = now_ms()
+        time_ms = steady_ms()
         while self._inbox:
             message, peer_id = self._inbox.popleft()
             try:
@@ -239,10 +239,12 @@ class Driver:
             # A chain at rest is silent, but its peers are there.
             for peer in self.transport.peers:
                 self.engine.heard(peer.key_id, now_ms=time_ms)
-        for core in (self.gossip, self.sync, self.engine):
+        for core in (self.gossip, self.sync):
             due_ms = core.next_timer_ms()
-            if due_ms is not None and due_ms <= time_ms:
-                core.handle_timer(now_ms=time_ms)
+            if due_ms is not None and due_ms <= steady_ms():
+                core.handle_timer(now_ms=steady_ms())
+        if self._until_slot_ms() <= 0:
+            self.engine.handle_timer(now_ms=time_ms)
         if self._clock.is_due(now_ms=time_ms):
             self._clock.look(self.sync.clock_skew_ms, now_ms=time_ms)
 
@@ -268,7 +270,7 @@ class Driver:
                 self.gossip.block_accepted(block, sender)
         except UnknownParent:
             self.gossip.block_refused(block)
-            self.sync.unknown_parent(block, sender, now_ms=now_ms())
+            self.sync.unknown_parent(block, sender, now_ms=steady_ms())
         except StoreError:
             raise
         except LedgerError as error:
@@ -278,7 +280,7 @@ class Driver:
     def _receive_vote(self, vote: Vote, sender: PeerId) -> None:
         try:
             if self.engine.receive_vote(vote, now_ms=now_ms()) is Verdict.ACCEPT:
-                self.gossip.vote_accepted(vote, sender, now_ms=now_ms())
+                self.gossip.vote_accepted(vote, sender, now_ms=steady_ms())
             else:
                 self.gossip.vote_ignored(vote)
         except StoreError:
@@ -320,14 +322,14 @@ class Driver:
     def _check_received(self, raw: bytes, sender: PeerId, tx_id: bytes, checked: list[_Checked]) -> None:
         if self.engine.pool.is_full and not self.gossip.is_needed(tx_id):
             # A member may push faster than blocks are sealed.
-            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=now_ms())
+            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=steady_ms())
             return
         try:
             tx = self._check(raw)
         except UnusableTransaction:
-            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=now_ms())
+            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=steady_ms())
         except (InvalidTransaction, EncodingError) as error:
-            self.gossip.transaction_refused(tx_id, sender, invalid=True, now_ms=now_ms())
+            self.gossip.transaction_refused(tx_id, sender, invalid=True, now_ms=steady_ms())
             self._reject(sender, error)
         else:
             checked.append(_Checked(tx, raw, None))
@@ -387,12 +389,12 @@ class Driver:
             if c.submission is not None:
                 c.submission.fail(error)
             else:
-                self.gossip.transaction_refused(c.tx.tx_id, b"", invalid=False, now_ms=now_ms())
+                self.gossip.transaction_refused(c.tx.tx_id, b"", invalid=False, now_ms=steady_ms())
         checked.clear()
 
     def _after_write(self, ready: Ready, checked: list[_Checked]) -> None:
         """Send, answer and tell what is durable now."""
-        time_ms = now_ms()
+        time_ms = steady_ms()
         for message in ready.messages:
             if isinstance(message, Block):
                 self.counters.blocks_sealed += 1
@@ -462,7 +464,7 @@ class Driver:
                 # An earlier block was ignored, as one from the future: sync asks for the stretch again.
                 continue
             except LedgerError as error:
-                self.sync.block_refused(block, now_ms=now_ms())
+                self.sync.block_refused(block, now_ms=steady_ms())
                 self._reject(sender, error)
 
     def _send(self, sends: list[tuple[PeerId, Message]]) -> None:
@@ -474,7 +476,7 @@ class Driver:
         """Charge a peer for a lie."""
         self.counters.rejected[error.code] = self.counters.rejected.get(error.code, 0) + 1
         self._log.warning("rejected", peer=peer_id.hex(), error=error.sentence())
-        self.gossip.reject(peer_id, error.sentence(), now_ms=now_ms())
+        self.gossip.reject(peer_id, error.sentence(), now_ms=steady_ms())
 
     def _fail_submissions(self) -> None:
         """Tell those who still wait that nothing was stored."""

@@ -22,8 +22,10 @@ from ledger.state import KeyEntry, State, genesis_state
 from ledger.store import Space, Store, WriteBatch
 from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, check_transaction
+from node.clock import now_ms, steady_ms
+from node.clock import now_ms as wall_ms
 from node.counters import Counters
-from node.driver import Driver, now_ms
+from node.driver import Driver
 from node.events import EventHub, Subscription
 from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
@@ -333,7 +335,7 @@ class Node:
         )
 
     def _sync_state(self, time_ms: int) -> NodeSync:
-        engine, sync = self.engine, self.sync.status(now_ms=time_ms)
+        engine, sync = self.engine, self.sync.status(now_ms=steady_ms())
         producers = {producer.key_id for producer in engine.producers}
         reachable = sum(peer.key_id in producers for peer in self._connected()) + (engine.key_id is not None)
         waits = engine.head.last_records_height > engine.final.height or engine.pool.records > 0
@@ -392,8 +394,8 @@ class ChainForPeers:
         self.block_id_at = engine.block_id_at
         self.check_header = engine.check_header
 
-    def status(self, *, now_ms: int) -> Status:
-        """Return what this node has, as its peers are told."""
+    def status(self, *, now_ms: int) -> Status:  # noqa: ARG002 - the caller's clock is the steady one
+        """Return what this node has, as its peers are told, with the wall clock."""
         head, final = self._engine.head, self._engine.final
         return Status(
             head.height,
@@ -402,7 +404,7 @@ class ChainForPeers:
             head.justified_height,
             final.height,
             final.block_id,
-            now_ms,
+            wall_ms(),
             self._member_id,
             f"ledgerd/{program_version()}",
         )

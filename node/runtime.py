@@ -25,9 +25,9 @@ from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
 from node.api.app import make_app
 from node.api.parts import ApiParts
+from node.clock import now_ms, steady_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
-from node.driver import now_ms
 from node.keyfile import Token, make_directory, read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.node import Node
@@ -220,7 +220,7 @@ def make_transport(
         on_message=node.driver.deliver,
         on_peer_up=on_peer_up,
         on_peer_down=on_peer_down,
-        on_fault=lambda peer_id, reason: node.gossip.reject(peer_id, reason, now_ms=now_ms()),
+        on_fault=lambda peer_id, reason: node.gossip.reject(peer_id, reason, now_ms=steady_ms()),
         on_refused=refusals.note,
         is_candidate=node.is_candidate,
     )

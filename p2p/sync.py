@@ -181,7 +181,7 @@ class Sync:
 
     def _receive_status(self, status: Status, peer: _Peer, now_ms: int) -> None:
         peer.status = status
-        peer.skew_ms = status.now_ms - now_ms
+        peer.skew_ms = status.now_ms - self._chain.status(now_ms=now_ms).now_ms
         if self._chain.has_block(status.head_id):
             peer.unknown_since_ms = None
         elif peer.unknown_since_ms is None:

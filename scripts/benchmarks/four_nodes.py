@@ -13,8 +13,8 @@ from benchmarks.report import Figure
 from benchmarks.traffic import BATCH_RECORDS, DAY_RECORDS, prepare_records, read_batches, sign_batches
 from ledger.crypto import PrivateKey
 from ledger.genesis import chain_id_of
+from node.clock import now_ms
 from node.cluster import Cluster
-from node.driver import now_ms
 from node.localnet import LocalNode
 
 NODES = 4

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from node.clock import now_ms
 from node.cluster import Cluster, make_cluster
-from node.driver import now_ms
 from node.localnet import LocalNode, stop_all
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

@@ -15,7 +15,7 @@ from ledger.crypto import PrivateKey
 from ledger.genesis import Candidate, Delegation, Genesis, GenesisMember, MemberKey, Role
 from ledger.leveldb import LevelStore
 from ledger.rules.ruleset import default_rule_set_pin
-from node.driver import now_ms
+from node.clock import now_ms
 from node.founding import DEFAULT_PARAMETERS
 from node.node import Node, Overloaded
 

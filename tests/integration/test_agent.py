@@ -24,9 +24,9 @@ from aiohttp import web
 
 from ledger.errors import ConfigError, StoreLocked
 from node.agent import AgentConfig, running_agent
+from node.clock import now_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
-from node.driver import now_ms
 from node.runtime import running_node
 from telephony import forwarder
 

@@ -14,7 +14,7 @@ from ledger.crypto import PrivateKey
 from ledger.errors import StoreDamaged
 from ledger.store import MemoryStore, Space, WriteBatch
 from node import driver as driver_module
-from node.driver import now_ms
+from node.clock import now_ms
 from node.intake import Overloaded
 from node.node import Node, Promise
 from node.sim.world import World, producer_key
@@ -193,3 +193,16 @@ async def _until(holds: Callable[[], bool]) -> None:
     """Wait until something holds; the test's own time limit ends it otherwise."""
     while not holds():  # noqa: ASYNC110 - the node has no event for it
         await asyncio.sleep(0.01)
+
+
+def test_a_clock_set_back_an_hour_stops_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that ran an hour ahead is set right: slots are counted from there at once, timers wait no hour."""
+    node = place.node()
+    begun_ms = now_ms()
+    monkeypatch.setattr(driver_module, "now_ms", lambda: begun_ms + 3_600_000)
+    node.driver._handle_timers()
+    assert 0 < node.driver._until_slot_ms() <= place.world.genesis.parameters.slot_ms
+    monkeypatch.setattr(driver_module, "now_ms", lambda: begun_ms)
+    assert node.driver._until_slot_ms() == 0
+    node.driver._handle_timers()
+    assert 0 < node.driver._until_slot_ms() <= place.world.genesis.parameters.slot_ms

@@ -17,7 +17,7 @@ from ledger.genesis import Candidate, Delegation, Genesis, GenesisMember, Member
 from ledger.rules.ruleset import default_rule_set_pin
 from ledger.store import MemoryStore, WriteBatch
 from ledger.transaction import make_transaction
-from node.driver import now_ms
+from node.clock import now_ms
 from node.founding import DEFAULT_PARAMETERS
 from node.node import Node
 from telephony.synthetic import Traffic, generate_records
