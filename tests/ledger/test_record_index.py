@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,6 +97,60 @@ def test_the_minute_used_last_stays(monkeypatch: pytest.MonkeyPatch) -> None:
         index.minute(minute)
     index.trim()
     assert sorted(index._minutes) == [1, 3, 4]
+
+
+class CountingStore(MemoryStore):
+    """Counts how often a minute is read back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scans = 0
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        self.scans += 1
+        return super().scan(start, stop, reverse=reverse)
+
+
+def finalise(index: RecordIndex, store: MemoryStore, height: int, minutes: range) -> None:
+    """Ask for ``minutes`` as a block does, and make it final with two keys in each."""
+    for minute in minutes:
+        index.minute(minute)
+    keys = {minute: {height * 1000 + minute * 2, height * 1000 + minute * 2 + 1} for minute in minutes}
+    store.write(WriteBatch(index.add(height, overlay(keys))))
+    index.trim()
+
+
+def test_minutes_that_every_block_asks_for_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_index, "RESIDENT_KEYS_MAX", 10)
+    store = CountingStore()
+    index = RecordIndex(store)
+    for height in range(1, 11):
+        finalise(index, store, height, range(15))
+    assert (store.scans, index._resident) == (15, 300)
+
+
+def test_minutes_out_of_use_go_after_some_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_index, "RESIDENT_KEYS_MAX", 10)
+    store = MemoryStore()
+    index = RecordIndex(store)
+    finalise(index, store, 1, range(15))
+    held = [len(index._minutes)]
+    for height in range(2, 3 + record_index.IN_USE_BLOCKS):
+        finalise(index, store, height, range(100, 101))
+        held.append(len(index._minutes))
+    # The old ones stay for as long as there is room beside the one in use.
+    assert held == [15, 16, 4, 3]
+    assert set(index._asked_at) == set(index._minutes)
+
+
+def test_minutes_in_use_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_index, "RESIDENT_KEYS_MAX", 10)
+    monkeypatch.setattr(record_index, "IN_USE_KEYS_MAX", 20)
+    store = MemoryStore()
+    index = RecordIndex(store)
+    for height in range(1, 6):
+        finalise(index, store, height, range(15))
+        assert index._resident == sum(map(len, index._minutes.values())) <= 20 + 10
 
 
 def test_a_branch_sees_its_own_overlays_and_the_final_chain() -> None:
