@@ -177,7 +177,9 @@ def test_show_for_people(node: LocalNode, handed: list[dict[str, Any]], argument
 def test_show_a_record_for_people(node: LocalNode, handed: list[dict[str, Any]]) -> None:
     tx_id = handed[0]["tx_id"]
     assert "promise.state" in ctl(node, "show", "record", f"{tx_id}/0", is_json=False)
-    assert len(ctl(node, "show", "tx", tx_id, is_json=False).splitlines()) > 30
+    lines = ctl(node, "show", "tx", tx_id, is_json=False).splitlines()
+    assert len(lines) > 30
+    assert lines[-1].split()[1] == "yes"  # it counts
 
 
 @pytest.mark.parametrize(
