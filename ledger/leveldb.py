@@ -403,8 +403,8 @@ def _check_format(path: Path) -> bool:
         return False
     if text == f"{_FORMAT_LINE}{FORMAT_VERSION}\n":
         return True
-    number = text.removeprefix(_FORMAT_LINE).strip()
-    if not text.startswith(_FORMAT_LINE) or not number.isdecimal():
+    number = text.removeprefix(_FORMAT_LINE).removesuffix("\n")
+    if text != f"{_FORMAT_LINE}{number}\n" or not number.isdecimal():
         raise StoreDamaged("this is no format line", where=str(path / "FORMAT"), actual=text, hint=REPAIR)
     newer = int(number) > FORMAT_VERSION
     raise StoreVersion(

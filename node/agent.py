@@ -9,7 +9,6 @@ import asyncio
 import errno
 import signal
 import sys
-import tomllib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -20,7 +19,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from ledger.errors import ConfigError
-from node.config import Address, parse_address
+from node.config import Address, parse_address, read_toml
 from node.keyfile import read_tokens
 from node.logs import get_log
 from telephony.agent import Agent, AgentSettings
@@ -70,7 +69,7 @@ def load_agent_config(
     Raises ConfigError naming the option, where it was set, and what was expected.
     """
     values: dict[str, Any] = {}
-    for name, value in _read_toml(config_file).items() if config_file else ():
+    for name, value in read_toml(config_file).items() if config_file else ():
         if name not in OPTIONS:
             raise ConfigError("unknown option", where=f"{config_file}: {name}", expected=", ".join(OPTIONS))
         values[name] = _PARSERS[name](value, f"{config_file}: {name}")
@@ -81,15 +80,6 @@ def load_agent_config(
         if flags.get(name) is not None:
             values[name] = _PARSERS[name](flags[name], "--" + name.replace("_", "-"))
     return AgentConfig(**values)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not valid TOML: {error}", where=str(path)) from None
 
 
 def _text(value: Any, where: str) -> str:

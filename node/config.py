@@ -186,7 +186,7 @@ def load_config(
 ) -> NodeConfig:
     """Return the configuration. Raises ConfigError naming the option, where it was set, and what was expected."""
     values: dict[str, Any] = {}
-    for name, value in _read_toml(config_file).items() if config_file else ():
+    for name, value in read_toml(config_file).items() if config_file else ():
         if name not in _PARSERS:
             raise ConfigError("unknown option", where=f"{config_file}: {name}", expected=", ".join(OPTIONS))
         values[name] = _PARSERS[name](value, where=f"{config_file}: {name}")
@@ -199,7 +199,8 @@ def load_config(
     return NodeConfig(**values)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file says. Raises ConfigError for one that cannot be read, or is no TOML."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

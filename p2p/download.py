@@ -92,11 +92,6 @@ class Download:
         self._bytes = 0
 
     @property
-    def is_empty(self) -> bool:
-        """Tell whether all that was begun is handed on."""
-        return not self._pieces
-
-    @property
     def room(self) -> int:
         """Return how many more headers may be held."""
         return limits.SYNC_WINDOW_BLOCKS - len(self._pieces)

@@ -269,11 +269,6 @@ class Inventory:
         entry = self._entries.get(tx_id)
         return entry is not None and entry.needed
 
-    def is_coming(self, tx_id: bytes) -> bool:
-        """Tell whether a body is here and being checked, or asked for."""
-        entry = self._entries.get(tx_id)
-        return entry is not None and entry.stage in (Stage.ASKED, Stage.CHECKING)
-
     # --- Time -----------------------------------------------------------------------------------------------------
 
     def next_timer_ms(self) -> int | None:

@@ -121,9 +121,9 @@ class _Fields:
         if not isinstance(document, Mapping):
             raise FieldError("not a CDR", where="cdr", expected="a JSON object", actual=type(document).__name__)
         for name, value in document.items():
-            if not isinstance(name, str) or not _is_utf8(name):
+            if not isinstance(name, str) or not is_utf8(name):
                 raise FieldError("not a field name", where="cdr", expected="UTF-8 text", actual=repr(name))
-            if not isinstance(value, str) or not _is_utf8(value):
+            if not isinstance(value, str) or not is_utf8(value):
                 raise FieldError("not text", where=name, expected="a string, as acc_json writes", actual=repr(value))
         self._values: Mapping[str, str] = document
         self.raw = json.dumps(dict(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
@@ -180,8 +180,8 @@ class _Fields:
         return (int(found[1]) * 60 + int(found[2])) * 1000
 
 
-def _is_utf8(text: str) -> bool:
-    """Whether ``text`` has no lone surrogates, which JSON can spell and UTF-8 cannot."""
+def is_utf8(text: str) -> bool:
+    """Tell whether ``text`` has no lone surrogates, which JSON can spell and UTF-8 cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

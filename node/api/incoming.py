@@ -21,6 +21,7 @@ from node.api.ingest import Incoming
 from node.api.problems import TooEarly
 from telephony import kamailio
 from telephony.builder import Profile, build_record, fresh_salts
+from telephony.kamailio import is_utf8
 
 RECORDS_MAX: Final = ITEMS_MAX
 """Records of one request."""
@@ -118,7 +119,7 @@ def private_of_json(document: object) -> PrivatePart:
         if not isinstance(field, dict) or set(field) != {"salt", "value"}:
             raise FieldError("missing, or not a private field", where=where, expected='{"salt": HEX, "value": TEXT}')
         salt, value = field["salt"], field["value"]
-        if not isinstance(value, str) or (not value.isascii() and not _is_utf8(value)):
+        if not isinstance(value, str) or (not value.isascii() and not is_utf8(value)):
             raise FieldError("not text", where=f"{where}.value", expected="a string")
         values[name] = value
         salts.append(_salt(salt, f"{where}.salt"))
@@ -145,14 +146,6 @@ def _salt(value: object, where: str) -> bytes:
     if len(salt) != 32 or salt.hex() != value:
         raise FieldError("not a salt", where=where, expected="32 bytes in lower-case hex")
     return salt
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checked(

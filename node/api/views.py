@@ -124,18 +124,26 @@ def promise_view(node: Backend, tx_id: bytes, index: int | None = None) -> dict[
         return {"state": "unknown", "height": None, "block_id": None}
     block_id = node.engine.block_id_at(promise.height) if promise.height is not None else None
     state = promise.state
-    block = node.engine.block(block_id) if block_id is not None and index is not None else None
-    if block is not None and index is not None:
-        bitmap = next((item.void_bitmap for item in block.body if item.tx_id == tx_id), b"")
-        state = "void" if is_void(bitmap, index) else state
+    if index is not None and is_void(_void_bitmap(node, tx_id, block_id), index):
+        state = "void"
     return {"state": state, "height": promise.height, "block_id": block_id.hex() if block_id else None}
 
 
+def _void_bitmap(node: Backend, tx_id: bytes, block_id: bytes | None) -> bytes:
+    """Return which records of a transaction do not count, as the block that holds it says; empty without one."""
+    block = node.engine.block(block_id) if block_id is not None else None
+    body = block.body if block is not None else []
+    return next((item.void_bitmap for item in body if item.tx_id == tx_id), b"")
+
+
 def transaction_view(node: Backend, tx_id: bytes, transaction: Transaction) -> dict[str, Any]:
-    """Return a transaction with its records."""
+    """Return a transaction with its records, and which of them do not count."""
+    promise = promise_view(node, tx_id)
+    block_id = bytes.fromhex(promise["block_id"]) if promise["block_id"] else None
     return {
         "tx_id": tx_id.hex(),
-        "promise": promise_view(node, tx_id),
+        "promise": promise,
+        "void": bitmap_indexes(_void_bitmap(node, tx_id, block_id)),
         "envelope": to_readable(transaction.envelope),
         "signature": transaction.signature.hex(),
         "records": [to_readable(record) for record in decode_each(transaction.items, CallRecord)],

@@ -201,6 +201,7 @@ def print_genesis(genesis: Genesis, where: str) -> None:
     from consensus.params import faults_tolerated, quorum_of
     from ledger.genesis import Role, chain_id_of, rule_set_id_of
     from ledger.transition import genesis_chain
+    from node.cli.lines import utc
     from node.cli.output import print_facts, print_line, print_rows
 
     producers = elect(genesis_chain(genesis).state)
@@ -210,7 +211,7 @@ def print_genesis(genesis: Genesis, where: str) -> None:
         "file": where,
         "chain_id": chain_id_of(genesis).hex(),
         "name": genesis.name,
-        "start": _utc(genesis.genesis_time_ms),
+        "start": utc(genesis.genesis_time_ms),
         "producers": len(producers),
         "quorum": quorum_of(len(producers)),
         "faults tolerated": faults_tolerated(len(producers)),
@@ -237,9 +238,3 @@ def print_genesis(genesis: Genesis, where: str) -> None:
         )
     print_line("")
     print_rows(rows, empty="no members")
-
-
-def _utc(time_ms: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

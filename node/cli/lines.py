@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from ledger.cdr import MosKind, QualityMethod
 from ledger.readable import to_readable
 
 QUANTITIES = ("records", "void", "talk_ms", "octets", "device_mj", "network_mj", "server_mj", "co2_ug")
+MOMENTS: Final = frozenset({"setup_ms", "answer_ms", "end_ms", "created_ms", "expires_ms", "time_ms"})
+"""Fields that hold milliseconds since 1970; others that end so are durations."""
+
+
+def utc(time_ms: int) -> str:
+    """Return a time, in milliseconds since 1970, as a date and a time of day to the second."""
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def with_moments(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return facts with each time as people read it behind the number; 0 means that it never came."""
+    told: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            told[name] = with_moments(value)
+        elif name in MOMENTS and isinstance(value, int):
+            told[name] = f"{value}  {utc(value)}" if value else "0  never"
+        else:
+            told[name] = value
+    return told
 
 
 def describe_event(event: dict[str, Any]) -> str:

@@ -62,10 +62,11 @@ def _ask(url: str, path: str, *, as_json: bool, token: str = "") -> dict[str, An
 @show_app.command()
 def head(url: Url = "http://127.0.0.1:8080", as_json: Json = False) -> None:
     """Show the tip of the chain, and the final block."""
+    from node.cli.lines import with_moments
     from node.cli.output import print_facts
 
     if answer := _ask(url, "/v1/head", as_json=as_json):
-        print_facts({"": answer})
+        print_facts({"": with_moments(answer)})
 
 
 @show_app.command()
@@ -75,7 +76,7 @@ def block(
     as_json: Json = False,
 ) -> None:
     """Show a block: header, totals, and the transactions in it."""
-    from node.cli.lines import describe_totals
+    from node.cli.lines import describe_totals, with_moments
     from node.cli.output import print_facts, print_line, print_rows
 
     if not (answer := _ask(url, f"/v1/blocks/{_part(block)}", as_json=as_json)):
@@ -83,7 +84,7 @@ def block(
     transactions, totals = answer.pop("transactions"), answer["header"].pop("totals")
     for bulky in ("certificate", "signature"):
         answer.pop(bulky, None)
-    print_facts({"": answer})
+    print_facts({"": with_moments(answer)})
     print_line(f"\n{describe_totals(totals)}\n")
     print_rows([{"transaction": tx["tx_id"], "void": tx["void"]} for tx in transactions], empty="no transactions")
 
@@ -93,14 +94,16 @@ def tx(
     tx_id: Annotated[str, typer.Argument(help="Id in hex.")], url: Url = "http://127.0.0.1:8080", as_json: Json = False
 ) -> None:
     """Show a transaction: who signed it, how far it is, and its records."""
+    from node.cli.lines import with_moments
     from node.cli.output import print_facts, print_line, print_rows
 
     if not (answer := _ask(url, f"/v1/transactions/{_part(tx_id)}", as_json=as_json)):
         return
-    records = answer.pop("records")
-    print_facts({"": answer})
+    records, void = answer.pop("records"), answer.pop("void")
+    print_facts({"": with_moments(answer)})
     print_line("")
-    print_rows([_summary(index, record) for index, record in enumerate(records)], empty="no records")
+    rows = [_summary(index, record, is_void=index in void) for index, record in enumerate(records)]
+    print_rows(rows, empty="no records")
 
 
 @show_app.command()
@@ -112,12 +115,13 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Show a record and how far it is; with a token of role private, also the private part of one's own."""
+    from node.cli.lines import with_moments
     from node.cli.output import print_facts
     from node.cli.submit import read_token
 
     path = f"/v1/records/{parse_place(place)}"
     if answer := _ask(url, path, as_json=as_json, token=read_token(token, token_file)):
-        print_facts({"": answer})
+        print_facts({"": with_moments(answer)})
 
 
 @show_app.command()
@@ -207,13 +211,16 @@ def _part(text: str) -> str:
     return quote(text, safe="")
 
 
-def _summary(index: int, record: dict[str, Any]) -> dict[str, Any]:
+def _summary(index: int, record: dict[str, Any], *, is_void: bool) -> dict[str, Any]:
     """Return the part of a record that fits a line."""
+    from node.cli.lines import utc
+
     quality, energy = record.get("quality"), record.get("energy")
     talk_ms = record["end_ms"] - record["answer_ms"] if record["answer_ms"] else 0
     return {
         "index": index,
-        "end_ms": record["end_ms"],
+        "counts": not is_void,
+        "ended": utc(record["end_ms"]),
         "leg": record["leg"],
         "sip": record["sip_code"],
         "talk_s": talk_ms // 1000,

@@ -129,9 +129,11 @@ def print_handed(results: list[Handed], *, first: int) -> None:
         if one.problem is None:
             text = f"{number} {one.outcome} {one.tx_id}/{one.index}"
         else:
-            facts = [f"{name} {one.problem[name]}" for name in ("rule", "expected", "actual") if name in one.problem]
+            names = {"rule": "rule", "expected": "expected", "actual": "found"}
+            facts = [f"{names[name]} {one.problem[name]}" for name in names if name in one.problem]
             text = f"{number} refused {one.problem.get('field', '')}: {what_of(one.problem)}"
             text += f" ({', '.join(facts)})" if facts else ""
+            text += f". {one.problem['hint']}" if one.problem.get("hint") else ""
         lines.append(text + "".join(f"; {warning}" for warning in one.warnings))
     print_line("\n".join(lines))
 

@@ -35,15 +35,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def verify(
     target: Annotated[str, typer.Argument(help="Data directory, export file, http://HOST:PORT of a node, or receipt.")],
     genesis: Annotated[
-        Path | None, typer.Option("--genesis", help="The genesis file you trust; else one found beside the target.")
+        Path | None,
+        typer.Option(
+            "--genesis", metavar="FILE", readable=False, help="The genesis file you trust; else one beside the target."
+        ),
     ] = None,
     head: Annotated[
         list[str] | None, typer.Option("--head", metavar="HEIGHT:ID", help="A block known to be in the chain.")
     ] = None,
     checkpoint: Annotated[
-        list[Path] | None, typer.Option("--checkpoint", help="The --json file of an earlier audit: its last block.")
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint", metavar="FILE", readable=False, help="The --json file of an earlier audit: its last block."
+        ),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here.")] = None,
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
 
@@ -136,7 +142,8 @@ def open_source(target: str) -> ChainSource:
         file = path.open("rb")
         is_export = file.peek(len(MAGIC)).startswith(MAGIC[:8])
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", where=target) from None
+        hint = "The address of a node begins with http:// or https://" if ":" in target else ""
+        raise ConfigError(f"cannot be read: {error.strerror}", where=target, hint=hint) from None
     if not is_export:
         file.close()
         raise ConfigError(

@@ -264,6 +264,7 @@ async def test_a_record_that_did_not_count_is_shown_void(api):
     assert states == ["void", "final"]
     _, block = await api.get("/v1/blocks/2")
     assert block["transactions"] == [{"tx_id": second["results"][0]["tx_id"], "void": [0]}]
+    assert (await api.get(f"/v1/transactions/{second['results'][0]['tx_id']}"))[1]["void"] == [0]
 
 
 async def test_the_example_in_the_guide_is_taken(api):

@@ -92,6 +92,16 @@ def test_submitting_again_does_no_harm(
     assert (done.returncode, done.stderr) == (0, "2 already stored\n")
 
 
+def test_a_call_handed_in_with_other_content_is_told_its_place(
+    node: LocalNode, records: list[dict[str, Any]], handed: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps({"record": {**records[0], "sip_code": 299}}))
+    done = run(node, "submit", path)
+    place = f"/v1/records/{handed[0]['tx_id']}/{handed[0]['index']}"
+    assert (done.returncode, done.stdout.rstrip().endswith(f"It is at {place}")) == (1, True)
+
+
 def test_a_bad_record_does_not_hold_up_the_good_ones(
     node: LocalNode, records: list[dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -177,7 +187,9 @@ def test_show_for_people(node: LocalNode, handed: list[dict[str, Any]], argument
 def test_show_a_record_for_people(node: LocalNode, handed: list[dict[str, Any]]) -> None:
     tx_id = handed[0]["tx_id"]
     assert "promise.state" in ctl(node, "show", "record", f"{tx_id}/0", is_json=False)
-    assert len(ctl(node, "show", "tx", tx_id, is_json=False).splitlines()) > 30
+    lines = ctl(node, "show", "tx", tx_id, is_json=False).splitlines()
+    assert len(lines) > 30
+    assert lines[-1].split()[1] == "yes"  # it counts
 
 
 @pytest.mark.parametrize(

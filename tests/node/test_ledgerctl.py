@@ -16,7 +16,7 @@ from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, EncodingError
 from ledger.genesis import Role, chain_id_of, genesis_from_json
 from node.cli import ledgerctl
-from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals
+from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, with_moments
 from node.cli.output import flatten, shown
 from node.cli.submit import as_submission, grouped, parse_documents
 from node.client import Client, fault_of, read_events, what_of
@@ -471,3 +471,9 @@ def test_values_are_shown_on_one_line() -> None:
         "-", "yes", "no", "3", "1, a", "2 items", "x" * 77 + "...", "a\\nb",
     ]  # fmt: skip
     assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": [1]}) == {"a.b": 1, "a.c.d": None, "e": [1]}
+
+
+def test_times_are_told_as_people_read_them() -> None:
+    facts = {"record": {"setup_ms": 1_795_231_127_900, "answer_ms": 0, "jitter_buffer_ms": 60}, "index": 0}
+    told = {"setup_ms": "1795231127900  2026-11-21 03:18:47 UTC", "answer_ms": "0  never", "jitter_buffer_ms": 60}
+    assert with_moments(facts) == {"record": told, "index": 0}

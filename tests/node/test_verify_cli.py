@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import shutil
@@ -173,6 +174,7 @@ def test_the_genesis_file_beside_the_target_is_found(
     ("arguments", "said"),
     [
         (["missing"], "cannot be read: No such file"),
+        (["127.0.0.1:8080"], "The address of a node begins with http://"),
         (["EMPTY"], "there is no store here"),
         (["TEXT"], "nothing that can be audited"),
         (["DATA"], "no genesis file"),
@@ -208,6 +210,26 @@ def test_what_cannot_be_said_is_status_2(
     }
     status, _, err = run(*(names.get(argument, argument) for argument in arguments))
     assert (status, said in " ".join(err.split())) == (2, True)
+
+
+def test_a_genesis_file_that_may_not_be_read(
+    run: Run, export: Path, genesis_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The words are ours, not a box about parameters; root may read anything, so the refusal is made here."""
+
+    def refuse(*_: object) -> bool:
+        return False
+
+    def deny(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.access", refuse)
+    read_file = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *a, **k: deny(path) if path == genesis_file else read_file(path, *a, **k)
+    )
+    status, _, err = run(export, "--genesis", genesis_file)
+    assert (status, err) == (2, f"ledger-verify: {genesis_file}: cannot be read: Permission denied\n")
 
 
 def test_a_running_nodes_directory(run: Run, data_dir: Path, genesis_file: Path, tmp_path: Path) -> None:

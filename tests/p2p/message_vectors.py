@@ -16,7 +16,7 @@ from ledger.block import (
     body_root,
     certificate_hash,
 )
-from ledger.codec import ZERO32
+from ledger.codec import ZERO32, encode
 from ledger.crypto import PrivateKey
 from p2p.handshake import Side, proof_digest
 from p2p.messages import (
@@ -87,11 +87,35 @@ def example_messages() -> list[Message]:
     ]
 
 
+def proof_vectors() -> list[dict[str, Any]]:
+    """Return what each side signs over one pair of hellos, without TLS and with it."""
+    acceptor_key = PrivateKey.from_seed(b"message vectors, acceptor")
+    dialler = encode(Hello(CHAIN_ID, [1], KEY.public_key, bytes(32), ""))
+    acceptor = encode(Hello(CHAIN_ID, [1, 2], acceptor_key.public_key, b"\x01" * 32, "wss://node.example:9090"))
+    cases = [
+        (side, key, fingerprints)
+        for fingerprints in ([], [b"\xfa" * 32])
+        for side, key in ((Side.DIALLER, KEY), (Side.ACCEPTOR, acceptor_key))
+    ]
+    return [
+        {
+            "side": int(side),
+            "dialler_hello": dialler.hex(),
+            "acceptor_hello": acceptor.hex(),
+            "fingerprints": [fingerprint.hex() for fingerprint in fingerprints],
+            "digest": proof_digest(side, dialler, acceptor, fingerprints).hex(),
+            "frame": encode_message(Proof(key.sign(proof_digest(side, dialler, acceptor, fingerprints)))).hex(),
+        }
+        for side, key, fingerprints in cases
+    ]
+
+
 def message_vectors() -> dict[str, Any]:
     """Return the document of ``tests/vectors/messages.json``."""
     return {
         "description": "One frame of each message of the peering: a type byte and the canonical MessagePack of a fixed"
-        " array (docs/protocol.md, Peering). frame is hex. invalid frames must be refused by every implementation.",
+        " array (docs/protocol.md, Peering). frame is hex. invalid frames must be refused by every implementation."
+        " proofs: what each side signs over both hellos (digest), and its Proof, by the key in its own hello.",
         "frames": [
             {
                 "message": type(message).__name__,
@@ -100,6 +124,7 @@ def message_vectors() -> dict[str, Any]:
             }
             for message in example_messages()
         ],
+        "proofs": proof_vectors(),
         "invalid": [
             {"why": "empty", "frame": ""},
             {"why": "unknown type", "frame": "0090"},

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from message_vectors import example_messages, message_vectors
 
+from ledger.codec import decode
+from ledger.crypto import is_valid_signature
 from ledger.errors import EncodingError, FieldError, NonCanonicalEncoding
 from p2p import limits
 from p2p.messages import (
@@ -17,6 +21,7 @@ from p2p.messages import (
     Announce,
     CloseCode,
     GetTransactions,
+    Hello,
     Transactions,
     close_message,
     decode_message,
@@ -50,6 +55,17 @@ def test_frame_vectors(vector):
     """Each frame decodes to its message, and has its type byte first."""
     message = decode_message(bytes.fromhex(vector["frame"]))
     assert (type(message).__name__, bytes.fromhex(vector["frame"])[0]) == (vector["message"], vector["type"])
+
+
+@pytest.mark.parametrize("vector", message_vectors()["proofs"])
+def test_proof_vectors(vector):
+    """The digest follows from the specification alone, and the proof is by the key in the side's own hello."""
+    hellos = [bytes.fromhex(vector[name]) for name in ("dialler_hello", "acceptor_hello")]
+    signed = [vector["side"], *hellos, [bytes.fromhex(text) for text in vector["fingerprints"]]]
+    digest = hashlib.sha256(b"ledgerd/hello/1\0" + msgspec.msgpack.encode(signed)).digest()
+    assert digest.hex() == vector["digest"]
+    public_key = decode(hellos[vector["side"]], Hello).public_key
+    assert is_valid_signature(public_key, digest, decode_message(bytes.fromhex(vector["frame"])).signature)
 
 
 @pytest.mark.parametrize("vector", message_vectors()["invalid"], ids=lambda v: v["why"])
