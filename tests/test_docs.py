@@ -18,6 +18,7 @@ from p2p import messages
 
 ROOT = Path(__file__).parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 MODULES = (block, cdr, commitment, genesis, state, transaction, votes, rows, messages)
 STRUCTS: list[type[Wire]] = [
     kind
@@ -104,9 +105,36 @@ def test_bounds_that_are_written_as_numbers() -> None:
 
 def test_documents_that_are_referred_to_exist() -> None:
     """Those of other parts of the project may come later than this one; a wrong name never passes."""
-    named = set(re.findall(r"`(docs/[\w/.-]+\.md)`", PROTOCOL + (ROOT / "docs" / "architecture.md").read_text()))
+    named = set(re.findall(r"`(docs/[\w/.-]+\.md)`", PROTOCOL + ARCHITECTURE))
     known = {f"docs/{name}.md" for name in ("protocol", "consensus", "rules", "architecture", "operations", "kamailio")}
     assert {name for name in named if not (ROOT / name).exists()} - known == set()
+
+
+def modules_named_in(package: str) -> list[str]:
+    """Return the modules that the architecture document names for a package, in its order."""
+    section = re.search(rf"^### `{package}`$(.*?)^##", ARCHITECTURE, flags=re.MULTILINE | re.DOTALL)
+    assert section is not None
+    return re.findall(r"`(\w+)(?:\.py|/)`", section[1])
+
+
+@pytest.mark.parametrize("package", ["ledger", "consensus", "p2p", "telephony", "audit"])
+def test_the_architecture_names_every_module(package: str) -> None:
+    found = {
+        path.stem for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert sorted(modules_named_in(package)) == sorted(found - {"__init__"})
+
+
+def test_the_ledgers_modules_are_named_from_the_bottom_up() -> None:
+    named = modules_named_in("ledger")
+    upwards = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in (ROOT / "ledger").rglob("*.py")
+        for module in re.findall(r"^\s*from ledger\.(\w+)", path.read_text(), flags=re.MULTILINE)
+        if path.name != "__init__.py"
+        and named.index(module) > named.index(path.relative_to(ROOT / "ledger").parts[0].removesuffix(".py"))
+    ]
+    assert upwards == []
 
 
 def test_sections_that_modules_name_as_their_source_exist() -> None:
