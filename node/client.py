@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,10 @@ class Client:
             connection.close()
 
     def _unreachable(self, error: Exception) -> ApiFault:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        # The numbers of name resolution are not those of the system: their words come with the error.
+        is_system = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and bool(error.errno)
+        reason = os.strerror(error.errno or 0) if is_system and isinstance(error, OSError) else ""
+        reason = reason or (str(error.args[-1]) if error.args else "")
         return ApiFault(
             f"the node does not answer: {reason or type(error).__name__}",
             status=0,
@@ -189,7 +193,11 @@ def fault_of(status: int, body: bytes, where: str) -> ApiFault:
     problem = _json_or_none(body)
     if not isinstance(problem, dict) or "title" not in problem:
         return ApiFault(
-            "not the answer of a ledgerd", status=status, where=where, actual=f"status {status}, {len(body)} bytes"
+            "not the answer of a ledgerd",
+            status=status,
+            where=where,
+            actual=f"status {status}, {len(body)} bytes",
+            hint="Is this the address that its log names as api? Peers have another",
         )
     hint = str(problem.get("hint", ""))
     if status in {401, 403} and not hint:

@@ -22,6 +22,7 @@ from ledger.genesis import (
     genesis_to_json,
 )
 from ledger.rules.ruleset import default_rule_set_pin
+from node.cluster import ENERGY, GRID_ZONES
 from node.config import NodeConfig
 from node.keyfile import (
     DEVELOPMENT_MARK,
@@ -74,6 +75,7 @@ def make_development_chain(config: NodeConfig, now_ms: int) -> DevelopmentChain:
         submit_key=config.submit_key or names["submit.pem"],
         member_secret=config.member_secret or names["secret"],
         tokens=config.tokens or names["tokens.json"],
+        energy=config.energy or {**ENERGY, "grid_zone": GRID_ZONES[0]},
     )
     return DevelopmentChain(completed, read_bounded(names["token"], "development token").decode().strip())
 

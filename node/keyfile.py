@@ -77,7 +77,7 @@ def new_token(name: str, roles: list[str]) -> tuple[str, Token]:
 
 def read_tokens(path: Path) -> list[Token]:
     """Return the tokens of a JSON file. Raises ConfigError naming file and field."""
-    data = read_bounded(path, "tokens file", "Make one with: ledgerctl token new --file " + str(path))
+    data = read_bounded(path, "tokens file", "Make one with: ledgerctl token new NAME --file " + str(path))
     try:
         tokens = msgspec.json.decode(data, type=list[Token])
     except (msgspec.DecodeError, RecursionError) as error:

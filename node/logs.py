@@ -16,7 +16,14 @@ def set_up_logs(level: str, form: str) -> None:
     """Send every event of ``level`` and above to standard error, as ``text`` or ``json``; ``auto``: by terminal."""
     is_json = form == "json" or (form == "auto" and not sys.stderr.isatty())
     renderer: Any = (
-        structlog.processors.JSONRenderer() if is_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        structlog.processors.JSONRenderer()
+        if is_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            sort_keys=False,
+            # One event stays one short line: a terminal is 80 to 120 characters wide.
+            pad_event_to=0,
+        )
     )
     structlog.configure(
         processors=[

@@ -115,7 +115,7 @@ _step() {
         sleep 0.1
         if ((SECONDS >= next)); then
             next=$((SECONDS + _LONG_S))
-            _say "  $what: $(tail -n 1 "$_LOG" | cut -c 1-100)"
+            _say "  $what ... $(tail -n 1 "$_LOG" | sed 's/^ *//' | cut -c 1-80)"
         fi
     done
     wait "$_CHILD" || status=$?

@@ -50,7 +50,7 @@ def describe_totals(totals: dict[str, Any]) -> str:
     parts = [counted(totals["records"])]
     if totals["void"]:
         parts.append(f"{totals['void']:,} void")
-    parts.append(f"{totals['talk_ms'] / 60_000:,.0f} min")
+    parts.append(_talk(totals))
     parts += [
         f"MOS {mos['sum_milli'] / mos['count'] / 1000:.2f} ({method_name(mos)}, {mos['count']:,})"
         for mos in totals["mos"]
@@ -66,13 +66,19 @@ def describe_briefly(totals: dict[str, Any]) -> str:
         for part in totals["mos"]
         if part["count"]
     )
-    talk = f"{totals['talk_ms'] / 60_000:,.0f} min"
+    talk = _talk(totals)
     return ", ".join([counted(totals["records"]), talk, f"MOS {mos or 'not measured'}", *_energy(totals)])
 
 
 def counted(records: int) -> str:
     """Return a number of records in words."""
     return f"{records:,} record" + ("" if records == 1 else "s")
+
+
+def _talk(totals: dict[str, Any]) -> str:
+    """Return the talk time; of less than a minute in seconds, so that a first call is not none."""
+    talk_ms = totals["talk_ms"]
+    return f"{talk_ms / 60_000:,.0f} min" if talk_ms >= 60_000 or not talk_ms else f"{talk_ms / 1_000:.0f} s"
 
 
 def _energy(totals: dict[str, Any]) -> list[str]:

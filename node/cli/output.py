@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 CELL_CHARACTERS_MAX: Final = 80
 """Longer values are for ``--json``."""
+ID_HEX_DIGITS: Final = 64
+ID_DIGITS_SHOWN: Final = 16
 PIPED_COLUMNS: Final = 1_000
 """Wider than any table: what is piped is not wrapped."""
 
@@ -47,6 +49,9 @@ def print_facts(columns: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     flat = {title: flatten(facts) for title, facts in columns.items()}
+    if len(flat) > 1:
+        # Ids in full, twice or more, are wider than any terminal; to compare them this much is enough.
+        flat = {title: {name: _abridged(value) for name, value in facts.items()} for title, facts in flat.items()}
     names = list(dict.fromkeys(name for facts in flat.values() for name in facts))
     table = Table(box=None, show_header=len(columns) > 1, pad_edge=False)
     table.add_column("")
@@ -55,6 +60,12 @@ def print_facts(columns: dict[str, dict[str, Any]]) -> None:
     for name in names:
         table.add_row(name, *(shown(facts.get(name)) for facts in flat.values()))
     print_table(table)
+
+
+def _abridged(value: Any) -> Any:
+    """Return the beginning of an id in hex, anything else as it is."""
+    is_id = isinstance(value, str) and len(value) == ID_HEX_DIGITS and not set(value) - set("0123456789abcdef")
+    return f"{value[:ID_DIGITS_SHOWN]}..." if is_id else value
 
 
 def print_rows(rows: Sequence[dict[str, Any]], *, empty: str) -> None:

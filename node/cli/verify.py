@@ -28,7 +28,7 @@ LINE_EVERY_S = 5
 """How often progress is told where there is no terminal."""
 CHECKPOINT_BYTES_MAX = 1 << 20
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import json
 import re
 import secrets
@@ -11,6 +12,8 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
@@ -24,6 +27,8 @@ from siplab.sip import Dialog, LabError, Message, new_branch
 CONFIG = Path(__file__).resolve().parents[2] / "docs" / "kamailio" / "kamailio.cfg"
 START_DEADLINE_S = 15.0
 DELIVERY_DEADLINE_S = 30.0
+INGEST_PATH = "/v1/ingest/kamailio"
+CHECK_TIMEOUT_S = 5.0
 CALLS_AT_ONCE = 8
 """Side by side: eight calls are 800 packets a second to send, which one Python process does in time."""
 
@@ -70,6 +75,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--calls: 1 to 100")
     if not 1 <= options.busy <= 1000:
         parser.error("--busy: 1 to 1000")
+    if options.ingest_url and not options.ingest_url.startswith(("http://", "https://")):
+        parser.error(f"--ingest-url: http://HOST:PORT{INGEST_PATH}")
     if options.ingest_url and not options.token:
         parser.error("--ingest-url needs --token")
     for name in ("ingest_url", "token"):
@@ -82,6 +89,8 @@ async def run(options: argparse.Namespace) -> int:
     """Run the lab within a temporary folder."""
     task = asyncio.current_task()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    if options.ingest_url:
+        await asyncio.to_thread(check_ingest, options.ingest_url, options.token)
     with tempfile.TemporaryDirectory(prefix="sip-lab-") as scratch:
         folder = options.keep_logs or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +110,30 @@ async def run(options: argparse.Namespace) -> int:
         result = {"calls": [outcome.facts() for outcome in outcomes], "cdrs": cdrs, "batches": batches}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return summarise(outcomes, cdrs if sink else None, sys.stdout)
+
+
+def check_ingest(url: str, token: str) -> None:
+    """Ask where CDRs go whether it would take one. Raises LabError naming what to mend, before any call is made.
+
+    An empty post of the wrong type: whoever takes CDRs there looks at the token, says 415 and keeps nothing.
+    """
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "text/plain"}
+    try:
+        request = urllib.request.Request(url, data=b"", headers=headers)  # noqa: S310 - the user's own URL
+        with urllib.request.urlopen(request, timeout=CHECK_TIMEOUT_S) as answer:  # noqa: S310
+            status = answer.status
+    except urllib.error.HTTPError as error:
+        status = error.code
+        error.close()
+    except urllib.error.URLError as error:
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise LabError(f"--ingest-url {url}: nobody answers: {reason}. Is the node or agent running?") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise LabError(f"--ingest-url {url}: {error}. It should be http://HOST:PORT{INGEST_PATH}") from None
+    if status in {401, 403}:
+        raise LabError(f"--token: not known to {url}, or without the role submit. Was it started since it was made?")
+    if status in {404, 405}:
+        raise LabError(f"--ingest-url {url}: CDRs are not taken there. Its path should be {INGEST_PATH}")
 
 
 def print_cdr(cdr: dict[str, str]) -> None:
@@ -209,7 +242,9 @@ async def until_delivered(kamailio: Program, count: int) -> None:
             return
         if "ledger: dead letter" in log:
             refused = next(line for line in log.splitlines() if "ledger: dead letter" in line)
-            raise LabError(f"a CDR was refused for good: {refused}")
+            # Without the CDR, which is long; --keep-logs has it whole.
+            answer = refused.partition("dead letter, ")[2].partition(", CDR ")[0]
+            raise LabError(f"a CDR was refused for good: {answer}")
         if time.monotonic() > deadline:
             tail = "\n".join(line for line in log.splitlines() if "ledger:" in line or "ERROR" in line)
             raise LabError(f"{delivered} of {count} CDRs delivered within {DELIVERY_DEADLINE_S:.0f} s; log:\n{tail}")

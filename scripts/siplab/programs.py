@@ -126,7 +126,10 @@ async def start_kamailio(folder: Path, config: Path, settings: dict[str, str]) -
     local = folder / "kamailio-local.cfg"
     local.touch(mode=0o600)
     local.write_text("".join(f"#!define {name} {value}\n" for name, value in settings.items()))
-    shutil.copyfile(config, folder / "kamailio.cfg")
+    try:
+        shutil.copyfile(config, folder / "kamailio.cfg")
+    except OSError as error:
+        raise LabError(f"{config} cannot be read: {error.strerror}") from None
     arguments = ["-DD", "-E", "-f", str(folder / "kamailio.cfg"), "-m", "64", "-M", "8"]
     arguments += ["-Y", str(folder), "-P", str(folder / "kamailio.pid")]
     return await Program.start("kamailio", arguments, folder / "kamailio.log")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,9 +26,10 @@ from telephony.source import SourceQuality, SourceReading
 SCRIPT = Path(__file__).parents[2] / "scripts" / "sip-lab"
 sys.path.insert(0, str(SCRIPT.parent))
 
-from siplab.lab import main  # noqa: E402 - found through the line above
+from siplab.lab import check_ingest, main  # noqa: E402 - found through the line above
 from siplab.phone import is_installed  # noqa: E402
-from siplab.programs import missing_packages  # noqa: E402
+from siplab.programs import missing_packages, start_kamailio  # noqa: E402
+from siplab.sip import LabError  # noqa: E402
 
 MISSING = missing_packages()
 
@@ -230,6 +236,7 @@ def test_missing_programs_are_named(monkeypatch, capsys):
         (["--calls", "0"], "--calls: 1 to 100"),
         (["--busy", "1001"], "--busy: 1 to 1000"),
         (["--ingest-url", "http://127.0.0.1:1/"], "--ingest-url needs --token"),
+        (["--ingest-url", "127.0.0.1:8080", "--token", "t"], "--ingest-url: http://HOST:PORT/v1/ingest/kamailio"),
         (["--ingest-url", 'http://"', "--token", "t"], "--ingest-url: no quotes"),
     ],
 )
@@ -239,3 +246,63 @@ def test_bad_options(options, complaint, capsys):
         main(options)
     assert caught.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """Serve one status to every post while the context is open; yield the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the library's
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1/ingest/kamailio"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "complaint"),
+    [
+        (401, "--token: not known"),
+        (403, "--token: not known"),
+        (404, "Its path should be"),
+        (405, "Its path should be"),
+    ],
+)
+def test_a_place_that_will_take_no_cdrs_is_named_before_any_call(status: int, complaint: str) -> None:
+    """A wrong token or path is said in a sentence."""
+    with answering(status) as url, pytest.raises(LabError, match=complaint):
+        check_ingest(url, "t")
+
+
+def test_a_place_that_takes_cdrs_passes() -> None:
+    """Who looks at the content type is past token and path."""
+    with answering(415) as url:
+        check_ingest(url, "t")
+
+
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [("http://127.0.0.1:1/v1/ingest/kamailio", "nobody answers"), ("http://[", "It should be http://")],
+)
+def test_an_address_where_nobody_is(url: str, complaint: str) -> None:
+    """A wrong port, or no address at all."""
+    with pytest.raises(LabError, match=complaint):
+        check_ingest(url, "t")
+
+
+def test_a_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A mistyped file is a sentence, not a trace."""
+    with pytest.raises(LabError, match=r"no\.cfg cannot be read: No such file"):
+        asyncio.run(start_kamailio(tmp_path, tmp_path / "no.cfg", {}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import sys
 import tomllib
@@ -17,13 +18,15 @@ from ledger.errors import ConfigError, EncodingError
 from ledger.genesis import Role, chain_id_of, genesis_from_json
 from node.cli import ledgerctl
 from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, with_moments
-from node.cli.output import flatten, shown
+from node.cli.output import flatten, print_facts, shown
 from node.cli.submit import as_submission, grouped, parse_documents
-from node.client import Client, fault_of, read_events, what_of
+from node.client import ApiFault, Client, fault_of, read_events, what_of
 from node.cluster import free_ports, make_cluster
-from node.config import load_config
+from node.config import NodeConfig, load_config
+from node.development import make_development_chain
 from node.founding import Founder, make_genesis, parse_public_key
 from node.keyfile import read_key, read_secret, read_tokens
+from node.profile import energy_profile
 
 
 class Run:
@@ -477,3 +480,36 @@ def test_times_are_told_as_people_read_them() -> None:
     facts = {"record": {"setup_ms": 1_795_231_127_900, "answer_ms": 0, "jitter_buffer_ms": 60}, "index": 0}
     told = {"setup_ms": "1795231127900  2026-11-21 03:18:47 UTC", "answer_ms": "0  never", "jitter_buffer_ms": 60}
     assert with_moments(facts) == {"record": told, "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("talk_ms", "words"), [(0, "0 min"), (12_400, "12 s"), (59_999, "60 s"), (60_000, "1 min"), (7_200_000, "120 min")]
+)
+def test_talk_of_less_than_a_minute_is_in_seconds(talk_ms: int, words: str) -> None:
+    totals = dict.fromkeys(("void", "octets", "device_mj", "network_mj", "server_mj", "co2_ug"), 0)
+    assert describe_totals({**totals, "records": 1, "talk_ms": talk_ms, "mos": []}).split("  ")[1] == words
+
+
+def test_ids_side_by_side_are_abridged_and_one_alone_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"chain_id": "ab" * 32, "height": 3}
+    print_facts({"": facts})
+    assert capsys.readouterr().out.split() == ["chain_id", "ab" * 32, "height", "3"]
+    print_facts({"one": facts, "two": facts})
+    short = "ab" * 8 + "..."
+    assert capsys.readouterr().out.split() == ["one", "two", "chain_id", short, short, "height", "3", "3"]
+
+
+def test_a_name_that_does_not_resolve_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(*_args: object, **_kwargs: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(ApiFault, match="the node does not answer: Name or service not known"):
+        Client("http://nowhere.example:8080").get("/v1/status")
+
+
+def test_a_development_chain_reckons_energy(tmp_path: Path) -> None:
+    made = make_development_chain(NodeConfig(data=tmp_path), 0)
+    profile = energy_profile(made.config.energy)
+    assert profile is not None
+    assert profile.grid_zone == "GB"
