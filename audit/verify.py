@@ -10,6 +10,7 @@ Source: docs/audit.md.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -334,10 +335,15 @@ def verify_chain(
         rules = compiled
     auditor = ChainAuditor(genesis, rules)
     report.head_id = auditor.chain.block_id
+    # An audit makes no cycles, but millions of objects: looking for cycles among them takes a tenth of the time.
+    was_collecting = gc.isenabled()
+    gc.disable()
     try:
         report.first_difference = _audit(source, auditor, report, known, on_progress)
     finally:
         auditor.close()
+        if was_collecting:
+            gc.enable()
     return report
 
 

@@ -90,9 +90,17 @@ def decode_each(items: Sequence[bytes], kind: type[T], *, where: str = "") -> li
         values = [read(item) for item in items]
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, OverflowError):
         _raise_first(items, kind, where)
-    if list(map(encode, values)) != list(items):
+    # Each item was one whole value, and values delimit themselves: if the whole is canonical, so is each.
+    if encode(values) != _array_header(len(values)) + b"".join(items):
         _raise_first(items, kind, where)
     return values
+
+
+def _array_header(count: int) -> bytes:
+    """Return the canonical beginning of an array of ``count`` elements."""
+    if count < 16:
+        return bytes([0x90 | count])
+    return b"\xdc" + count.to_bytes(2) if count < 65_536 else b"\xdd" + count.to_bytes(4)
 
 
 def _raise_first(items: Sequence[bytes], kind: type[Any], where: str) -> None:

@@ -9,6 +9,7 @@ Source: docs/protocol.md, "Hashes, keys, signatures".
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from functools import lru_cache
 from hashlib import sha256
@@ -40,6 +41,13 @@ def tagged_hash(tag: str, data: bytes) -> bytes:
     digest = _STARTED[tag].copy()
     digest.update(data)
     return digest.digest()
+
+
+def started_hash(tag: str, prefix: bytes) -> hashlib._Hash:
+    """Return a SHA-256 that has taken in the tag and ``prefix``: to be copied for many values that begin alike."""
+    digest = _STARTED[tag].copy()
+    digest.update(prefix)
+    return digest
 
 
 def tagged_bytes(tag: str, data: bytes) -> bytes:

@@ -16,7 +16,7 @@ from ledger import merkle
 from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId
 from ledger.cdr import RECORD_BYTES_MAX, CallRecord
 from ledger.codec import decode, decode_each, divide_half_up, encode
-from ledger.crypto import is_valid_signature, key_id_of, tagged_hash
+from ledger.crypto import is_valid_signature, key_id_of, started_hash
 from ledger.errors import BadSignature, FieldError, InvalidTransaction, RuleViolation, UnusableTransaction
 from ledger.genesis import Parameters, Role
 from ledger.rules.base import Violation
@@ -195,9 +195,14 @@ _LEG_BYTES = [bytes([leg]) for leg in range(128)]
 
 def record_keys(member_id: str, records: Sequence[CallRecord]) -> list[bytes]:
     """Return ``record_key_of`` of each record of one member, without building an array for each."""
-    prefix = b"\x93" + encode(member_id) + b"\xc4\x10"
+    begun = started_hash("record", b"\x93" + encode(member_id) + b"\xc4\x10")
     legs = _LEG_BYTES
-    return [tagged_hash("record", prefix + r.call_commitment + legs[r.leg])[:16] for r in records]
+    keys = []
+    for record in records:
+        digest = begun.copy()
+        digest.update(record.call_commitment + legs[record.leg])
+        keys.append(digest.digest()[:16])
+    return keys
 
 
 def keys_by_minute(member_id: str, records: Sequence[CallRecord]) -> tuple[tuple[MinuteKeys, ...], int]:

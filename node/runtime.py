@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 from cryptography import x509
@@ -39,6 +40,8 @@ from telephony.vault import Vault
 
 REFUSAL_LOG_MS = 60_000
 REFUSALS_MAX = 1_024
+DATA_NAMES = frozenset({"FORMAT", "LOCK", "db", "segments", "vault", "dev", "lost+found"})
+"""What a node keeps in its data directory, and what a fresh file system has."""
 STOP_SECONDS = 5.0
 """Requests under way get this long to end."""
 
@@ -103,6 +106,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
     tokens = read_tokens(config.tokens) if config.tokens else []
     async with AsyncExitStack() as stack:
         make_directory(config.data)
+        check_data_directory(config.data)
         store = LevelStore(config.data)
         stack.callback(store.close)
         node = Node(genesis, store, key=key, submit_key=submit_key, member_secret=secret)
@@ -115,6 +119,23 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         await transport.start()
         node.start()
         yield Running(node, api, listen)
+
+
+def check_data_directory(data: Path) -> None:
+    """Raise ConfigError for a directory that holds something else: a node must not begin a second life there."""
+    try:
+        names = {entry.name for entry in data.iterdir()}
+    except OSError:
+        return
+    foreign = sorted(names - DATA_NAMES)
+    if foreign and "FORMAT" not in names:
+        raise ConfigError(
+            "holds other things and is no node's data directory",
+            where=f"--data {data}",
+            expected="an empty or new directory, or one that a node has used",
+            actual=", ".join(foreign[:5]),
+            hint="A node that was started with other data must go on with it: its votes are remembered there",
+        )
 
 
 def read_genesis(config: NodeConfig) -> Genesis:

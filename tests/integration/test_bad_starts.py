@@ -374,6 +374,16 @@ def test_a_read_only_disk(start: Start, place: ClusterNode, tmp_path: Path) -> N
     assert_refused(done, f"{data}: the directory cannot be written", "Choose a directory that this user may write")
 
 
+def test_a_directory_of_other_things(start: Start, place: ClusterNode, tmp_path: Path) -> None:
+    """An empty store begun in the wrong place would vote again with a key whose votes are remembered elsewhere."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "node.pem").write_text("something of the operator's")
+    done = start(*alone(place, tmp_path))
+    assert_refused(done, f"--data {data}", "no node's data directory", "node.pem", "its votes are remembered there")
+    assert sorted(path.name for path in data.iterdir()) == ["node.pem"]
+
+
 def test_a_disk_without_room(start: Start, place: ClusterNode, tmp_path: Path) -> None:
     with small_disk(tmp_path / "data", mib=1) as data:
         done = start(*alone(place, tmp_path))
