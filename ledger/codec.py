@@ -160,8 +160,3 @@ def _plain(kind: Any) -> Any:
     if len(options) == 1 and type(None) in get_args(kind):
         return _plain(options[0])
     return kind
-
-
-def divide_half_up(numerator: int, denominator: int) -> int:
-    """Return ``numerator / denominator`` rounded half up; both non-negative, denominator positive."""
-    return (2 * numerator + denominator) // (2 * denominator)

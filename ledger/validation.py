@@ -15,10 +15,11 @@ from typing import Protocol
 from ledger import merkle
 from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId
 from ledger.cdr import RECORD_BYTES_MAX, CallRecord
-from ledger.codec import decode, decode_each, divide_half_up, encode
+from ledger.codec import decode, decode_each, encode
 from ledger.crypto import is_valid_signature, key_id_of, started_hash
 from ledger.errors import BadSignature, FieldError, InvalidTransaction, RuleViolation, UnusableTransaction
 from ledger.genesis import Parameters, Role
+from ledger.models.rounding import divide_half_up
 from ledger.rules.base import Violation
 from ledger.state import KeyEntry, State
 from ledger.transaction import (

@@ -268,6 +268,9 @@ class Driver:
         try:
             if self.engine.receive_block(block, now_ms=now_ms()) is Verdict.ACCEPT:
                 self.gossip.block_accepted(block, sender)
+            elif block.sealed.header.slot > self.engine.slot_at(now_ms()):
+                # From a slot to come: when that has begun, another copy is welcome.
+                self.gossip.block_refused(block)
         except UnknownParent:
             self.gossip.block_refused(block)
             self.sync.unknown_parent(block, sender, now_ms=steady_ms())

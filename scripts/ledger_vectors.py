@@ -20,7 +20,7 @@ from ledger.block import (
     certificate_hash,
 )
 from ledger.cdr import CallRecord, call_commitment, record_key_of, talk_ms
-from ledger.codec import INT_MAX, divide_half_up, encode
+from ledger.codec import INT_MAX, encode
 from ledger.commitment import PRIVATE_FIELDS, field_leaf, make_private_part, party_commitment, prove_field
 from ledger.crypto import ORDER, TAGS, PrivateKey, key_id_of, tagged_hash
 from ledger.genesis import (
@@ -35,6 +35,7 @@ from ledger.genesis import (
     genesis_to_json,
     rule_set_id_of,
 )
+from ledger.models.rounding import divide_half_up
 from ledger.models.tables import INTENSITY_MG_PER_KWH
 from ledger.readable import to_readable
 from ledger.record_index import Overlay, RecordIndex, SeenRecords

@@ -13,9 +13,10 @@ from ledger_samples import GENESIS, WIRE_TYPES, make_record, plain, respelled, s
 
 from ledger.block import Block, Totals
 from ledger.cdr import CallRecord
-from ledger.codec import Count, Wire, decode, decode_each, decode_loose, divide_half_up, encode
+from ledger.codec import Count, Wire, decode, decode_each, decode_loose, encode
 from ledger.errors import EncodingError, FieldError, LedgerError, NonCanonicalEncoding
 from ledger.genesis import Genesis, MemberKey, Zone
+from ledger.models.rounding import divide_half_up
 from ledger.transaction import Envelope, Transaction
 
 KINDS = pytest.mark.parametrize("kind", WIRE_TYPES, ids=lambda kind: kind.__name__)
