@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterator
 
 from audit.report import Difference
-from consensus.rows import FinalPoint, LinkRow, read_final_point
+from consensus.rows import FinalPoint, VotableRow, read_final_point
 from ledger.block import BodyItem
 from ledger.codec import decode_loose
 from ledger.errors import EncodingError
@@ -116,8 +116,8 @@ class DerivedRows:
         return None
 
 
-def _target_height(link: LinkRow) -> int:
-    return link.t_height
+def _target_height(row: VotableRow) -> int:
+    return row.t_height
 
 
 def _shown(value: object) -> str:

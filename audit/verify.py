@@ -20,10 +20,13 @@ from audit.index import AuditIndex
 from audit.raw import RawBlock, RawFinality
 from audit.report import AuditReport, Difference, Progress, difference_of
 from audit.source import ChainSource
-from consensus.election import elect
+from consensus.election import Election
+from consensus.epochs import NextEpoch, Position, begin_block, genesis_position, schedule_of, voting_sets
 from consensus.finality import BranchFinality
-from consensus.rows import FinalPoint, LinkRow
-from consensus.schedule import Schedule, compute_schedule, producer_at
+from consensus.recovery import make_final_point
+from consensus.rows import FinalPoint
+from consensus.schedule import Schedule, producer_at
+from consensus.tree import Votable
 from consensus.votes import Checkpoint, Link, VotingSet, check_certificate, link_of
 from ledger.block import (
     Block,
@@ -44,7 +47,7 @@ from ledger.genesis import Genesis, chain_id_of
 from ledger.record_index import Overlay, SeenRecords
 from ledger.rules.ruleset import RuleSet
 from ledger.transaction import Transaction
-from ledger.transition import apply_block, block_time_ms, genesis_chain
+from ledger.transition import ChainState, apply_block, block_time_ms
 from ledger.validation import CheckedTransaction, Rules, check_transaction
 
 T = TypeVar("T")
@@ -73,10 +76,9 @@ class ChainAuditor:
     """The chain so far, one verified block after the other.
 
     Attributes:
-        chain: after the last block.
-        finality: what the certificates carried up to it prove.
+        position: after the last block.
         schedule: of its epoch.
-        last_records_height: height of the last block with transactions, 0 for none.
+        voting: the sets that had to sign the last block.
     """
 
     def __init__(self, genesis: Genesis, rules: Rules) -> None:
@@ -84,15 +86,21 @@ class ChainAuditor:
         self._rules = rules
         self._index = AuditIndex()
         self._raw: dict[bytes, bytes] = {}
-        self.chain = genesis_chain(genesis)
-        producers = elect(self.chain.state)
-        here = Checkpoint(0, self.chain.block_id)
-        self.finality = BranchFinality(here, here)
-        self.schedule = compute_schedule(producers, 0, genesis.parameters.epoch_slots, self.chain.block_id)
-        self.voting = (VotingSet(0, producers),)
-        self.last_records_height = 0
-        # The one right link for votes on each block that a certificate may still have as its target.
-        self._links: dict[int, Link] = {}
+        self.position = genesis_position(genesis)
+        self.schedule = schedule_of(self.chain.state)
+        self.voting = self.next_voting = voting_sets(self.chain.state)
+        # How votes count for each block that a certificate may still have as its target.
+        self._votables: dict[int, Votable] = {}
+
+    @property
+    def chain(self) -> ChainState:
+        """Return the chain after the last block."""
+        return self.position.chain
+
+    @property
+    def finality(self) -> BranchFinality:
+        """Return what the certificates carried up to the last block prove."""
+        return self.position.finality
 
     def close(self) -> None:
         """Let go of temporary files."""
@@ -103,14 +111,15 @@ class ChainAuditor:
         sealed = _decode(raw.sealed, SealedHeader, "header")
         header = sealed.header
         self._check_place(header, raw.stated_id)
-        schedule = self._check_slot(header)
+        schedule, election = self._check_slot(header)
         finality = self._finality_after(sealed.certificate)
         body = _decode(raw.body, list[BodyItem], "body")
         transactions = self._check_transactions(raw, body)
         seen = SeenRecords(self._index, [])
         time_ms = block_time_ms(self._genesis, header.slot)
+        begin = begin_block(self.position, schedule, election, header.slot, finality.final)
         # [REJECT] Bounds, void records, counts, totals and roots are what the contents give
-        chain = apply_block(self.chain, Block(sealed, body), transactions, time_ms, seen, self._read_records)
+        chain = apply_block(self.chain, begin, Block(sealed, body), transactions, time_ms, seen, self._read_records)
         _check_signature(sealed, schedule)
         # [REJECT] It lies under its own id
         if raw.stated_id is not None and raw.stated_id != chain.block_id:
@@ -120,14 +129,20 @@ class ChainAuditor:
         expiries: dict[bytes, int] = {tx.tx_id: tx.envelope.expires_ms for tx in transactions}
         self._index.count(header.height, seen.overlay, expiries, time_ms)
         self._raw.clear()
-        self.chain, self.schedule, self.finality = chain, schedule, finality
-        here = Checkpoint(chain.height, chain.block_id)
-        self._links[chain.height] = Link(finality.justified, here)
-        for height in [height for height in self._links if height <= finality.justified.height]:
-            del self._links[height]
-        if body:
-            self.last_records_height = header.height
+        self._advance(Position(chain, finality, header.height if body else self.position.last_records_height), schedule)
         return Applied(chain.height, chain.block_id, [tx.tx_id for tx in transactions], header.totals, seen.overlay)
+
+    def _advance(self, position: Position, schedule: Schedule) -> None:
+        """Take the last block in."""
+        is_same = position.chain.state.voting is self.chain.state.voting
+        self.position, self.schedule = position, schedule
+        self.voting = self.next_voting
+        self.next_voting = self.next_voting if is_same else voting_sets(self.chain.state)
+        here = Checkpoint(self.chain.height, self.chain.block_id)
+        justified = self.finality.justified
+        self._votables[here.height] = Votable(Link(justified, here), self.voting)
+        for height in [height for height in self._votables if height <= justified.height]:
+            del self._votables[height]
 
     def add_finality(self, found: RawFinality) -> Certificate | None:
         """Verify what makes the last block final, and return that certificate; None where there are no blocks.
@@ -148,7 +163,7 @@ class ChainAuditor:
         child = _decode(found.child, SealedHeader, "child")
         try:
             self._check_place(child.header, None)
-            schedule = self._check_slot(child.header)
+            schedule, _ = self._check_slot(child.header)
             finality = self._finality_after(child.certificate)
             _check_equal("qc_hash", certificate_hash(child.certificate), child.header.qc_hash)
             _check_signature(child, schedule)
@@ -163,25 +178,13 @@ class ChainAuditor:
         _check_equal("final_certificate.t_height", target.height, certificate.t_height)
         _check_equal("final_certificate.t_id", target.block_id, certificate.t_id)
         _check_equal("child.certificate.t_id", self.chain.block_id, link.source.block_id)
-        self._check_quorum(certificate, "final_certificate")
+        self._check_quorum(certificate, self.next_voting, "final_certificate")
         return certificate
 
     def final_point(self) -> FinalPoint:
         """Return the row by which a node remembers the last block as final; links in order of height."""
-        below = [link for height, link in sorted(self._links.items()) if height < self.chain.height]
-        return FinalPoint(
-            self.chain.height,
-            self.chain.block_id,
-            self.chain.slot + 1,
-            self.chain.history.size,
-            list(self.chain.history.subtrees),
-            *self.finality.justified,
-            *self.finality.final,
-            self.schedule.epoch + 1,
-            self.schedule.seed,
-            self.last_records_height,
-            [LinkRow(*link.source, *link.target) for link in below],
-        )
+        below = [votable for height, votable in sorted(self._votables.items()) if height < self.chain.height]
+        return make_final_point(self.position, self.voting, below)
 
     def _check_place(self, header: Header, stated_id: bytes | None) -> None:
         """Check that a header continues this chain."""
@@ -201,17 +204,18 @@ class ChainAuditor:
         # [REJECT] The rules in force are named
         _check_equal("rule_set", self.chain.state.rule_set, header.rule_set)
 
-    def _check_slot(self, header: Header) -> Schedule:
-        """Check the slot and who owns it; return the schedule of its epoch."""
+    def _check_slot(self, header: Header) -> tuple[Schedule, Election | None]:
+        """Check the slot and who owns it; return the schedule of its epoch, and the election that began it, if any."""
         # [REJECT] Slots only go up
         if header.slot <= self.chain.slot:
             raise InvalidBlock(
                 "the slot is not after the parent's", where="slot", expected=f"> {self.chain.slot}", actual=header.slot
             )
-        schedule, epoch_slots = self.schedule, self.schedule.epoch_slots
-        if header.slot // epoch_slots != schedule.epoch:
-            seed = self.finality.final.block_id
-            schedule = compute_schedule(elect(self.chain.state), header.slot // epoch_slots, epoch_slots, seed)
+        schedule, election = self.schedule, None
+        epoch = header.slot // schedule.epoch_slots
+        if epoch != schedule.epoch:
+            following = NextEpoch(self.position, schedule)
+            schedule, election = following.schedule(epoch), following.election
         owner = producer_at(schedule, header.slot)
         # [REJECT] The producer owns this slot
         if owner.key_id != header.producer_key_id:
@@ -221,33 +225,34 @@ class ChainAuditor:
                 expected=f"{owner.key_id.hex()} ({owner.member_id}) in slot {header.slot}",
                 actual=header.producer_key_id,
             )
-        return schedule
+        return schedule, election
 
     def _finality_after(self, certificate: Certificate | None) -> BranchFinality:
         """Return what is proved once ``certificate`` is carried by the next block."""
         if certificate is None:
             return self.finality
         link = link_of(certificate)
-        right = self._links.get(link.target.height)
+        votable = self._votables.get(link.target.height)
         # [REJECT] The target is an ancestor, above every target before it in this chain
-        if right is None:
+        if votable is None:
             raise InvalidBlock(
                 "the target is not an ancestor above the last one certified",
                 where="certificate.t_height",
                 expected=f"{self.finality.justified.height + 1} to {self.chain.height}",
                 actual=link.target.height,
             )
+        right = votable.link
         _check_equal("certificate.t_id", right.target.block_id, link.target.block_id)
         # [REJECT] The source is the one that the target's own chain gives
         _check_equal("certificate.s_height", right.source.height, link.source.height)
         _check_equal("certificate.s_id", right.source.block_id, link.source.block_id)
-        self._check_quorum(certificate, "certificate")
+        self._check_quorum(certificate, votable.voting, "certificate")
         return self.finality.after(link)
 
-    def _check_quorum(self, certificate: Certificate, name: str) -> None:
+    def _check_quorum(self, certificate: Certificate, sets: Sequence[VotingSet], name: str) -> None:
         """Check a certificate's signatures."""
         try:
-            check_certificate(certificate, self.voting, self.chain.chain_id)
+            check_certificate(certificate, sets, self.chain.chain_id)
         except InvalidVote as error:
             error.where = f"{name}.{error.where}"
             raise

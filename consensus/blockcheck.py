@@ -5,9 +5,6 @@ Source: docs/consensus.md, "Blocks".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from consensus.election import Producer
 from consensus.finality import BranchFinality
 from consensus.pending import Pending
 from consensus.schedule import producer_at
@@ -20,19 +17,14 @@ from ledger.record_index import RecordIndex, SeenRecords
 from ledger.transition import apply_block, block_time_ms
 
 
-def check_sealed_header(
-    sealed: SealedHeader, producers: Sequence[Producer], chain_id: bytes, is_valid: SignatureCheck
-) -> None:
-    """Check what a header says without its parent. Raises InvalidBlock."""
+def check_sealed_header(sealed: SealedHeader, public_key: bytes, chain_id: bytes, is_valid: SignatureCheck) -> None:
+    """Check what a header says without its parent, ``public_key`` being its producer's. Raises InvalidBlock."""
     header = sealed.header
     # [REJECT] It is for this chain
     if header.chain_id != chain_id:
         raise InvalidBlock("for another chain", where="chain_id", expected=chain_id, actual=header.chain_id)
-    producer = next((p for p in producers if p.key_id == header.producer_key_id), None)
-    # [REJECT] A producer signed it
-    if producer is None:
-        raise WrongProducer("not a producer's key", where="producer_key_id", actual=header.producer_key_id)
-    if not is_valid(producer.public_key, block_id_of(header), sealed.signature):
+    # [REJECT] Its producer signed it
+    if not is_valid(public_key, block_id_of(header), sealed.signature):
         raise InvalidBlock("the signature does not verify", where="signature", actual=sealed.signature)
     # [REJECT] The certificate is the one in the header
     if certificate_hash(sealed.certificate) != header.qc_hash:
@@ -59,8 +51,11 @@ class BlockValidator:
         self._is_valid = is_valid
         self._chain_id = tree.root.chain.chain_id
 
-    def validate(self, block: Block) -> BlockNode:
-        """Return the node of a block whose header stands on its own and whose parent is known. Raises InvalidBlock."""
+    def validate(self, block: Block, *, is_signed: bool = True) -> BlockNode:
+        """Return the node of a block whose parent is known. Raises InvalidBlock.
+
+        is_signed: ``check_sealed_header`` passed it; otherwise it is checked here, where its producer's key is known.
+        """
         header = block.sealed.header
         parent = self._tree.nodes[header.parent_id]
         # [REJECT] Slots only go up
@@ -78,11 +73,14 @@ class BlockValidator:
                 expected=f"{owner.key_id.hex()} ({owner.member_id}) in slot {header.slot}",
                 actual=header.producer_key_id,
             )
+        if not is_signed:
+            check_sealed_header(block.sealed, owner.public_key, self._chain_id, self._is_valid)
         finality = self._finality_after(parent, block.sealed.certificate)
         transactions = [self._pending.transaction(item.tx_id) for item in block.body]
         seen = SeenRecords(self._index, self._tree.overlays(parent))
         time_ms = block_time_ms(self._genesis, header.slot)
-        chain = apply_block(parent.chain, block, transactions, time_ms, seen, self._pending.read_records)
+        begin = parent.begin_child(header.slot, finality)
+        chain = apply_block(parent.chain, begin, block, transactions, time_ms, seen, self._pending.read_records)
         return parent.child(block, chain, finality, schedule, seen.overlay)
 
     def _finality_after(self, parent: BlockNode, certificate: Certificate | None) -> BranchFinality:
@@ -90,7 +88,7 @@ class BlockValidator:
         if certificate is None:
             return parent.finality
         link = link_of(certificate)
-        found = self._tree.link_on_branch(parent, link.target)
+        found = self._tree.votable_on_branch(parent, link.target)
         # [REJECT] The target is an ancestor, higher than any certified before in this chain
         if found is None or link.target.height <= parent.finality.justified.height:
             raise InvalidBlock(
@@ -100,14 +98,15 @@ class BlockValidator:
                 actual=f"{link.target.block_id.hex()} at {link.target.height}",
             )
         # [REJECT] The source is the one that the target's own chain gives
-        right, node = found
-        if right != link:
+        if found.link != link:
             raise InvalidBlock(
-                "wrong source", where="certificate.s_id", expected=right.source.block_id, actual=link.source.block_id
+                "wrong source",
+                where="certificate.s_id",
+                expected=found.link.source.block_id,
+                actual=link.source.block_id,
             )
         try:
-            sets = node.voting if node else parent.voting
-            check_certificate(certificate, sets, self._chain_id, self._votes.signature, self._is_valid)
+            check_certificate(certificate, found.voting, self._chain_id, self._votes.signature, self._is_valid)
         except InvalidVote as error:
             raise InvalidBlock(
                 error.what, where=f"certificate.{error.where}", expected=error.expected, actual=error.actual

@@ -8,13 +8,14 @@ Source: docs/consensus.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from collections.abc import Set as AbstractSet
+
 from consensus.blockcheck import BlockValidator, check_sealed_header
-from consensus.election import Producer
 from consensus.finality import makes_final
 from consensus.forkchoice import choose_head
 from consensus.orphans import Orphans
-from consensus.params import quorum_of
-from consensus.pending import CheckRaw, Pending
+from consensus.pending import Pending
 from consensus.pool import Pool
 from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, HeadChanged, Outbox, Ready
 from consensus.recovery import final_point_of, restore_tree
@@ -31,25 +32,29 @@ from consensus.rows import (
     read_final_id,
     read_guard,
     read_unfinal,
+    set_change_key,
 )
 from consensus.schedule import producer_at
 from consensus.sealing import begin_body, certificate_to_carry, is_empty_block_due, seal_block
+from consensus.setchange import prove_voting
 from consensus.tree import BlockNode
 from consensus.verdict import Verdict
-from consensus.votes import TARGET_AHEAD_MAX, SignatureCheck, VoteGuard, VotePool, check_certificate, digest_of, link_of
+from consensus.votes import TARGET_AHEAD_MAX, SignatureCheck, VoteGuard, VotePool, digest_of, link_of
 from ledger.block import Block, Certificate, SealedHeader, Vote, block_id_of
 from ledger.codec import encode
 from ledger.crypto import PrivateKey, is_valid_signature
+from ledger.entries import KeyEntry, Producer
 from ledger.errors import (
     InvalidBlock,
     InvalidVote,
     UnknownParent,
 )
 from ledger.genesis import Genesis
-from ledger.record_index import Overlay, RecordIndex
+from ledger.record_index import Overlay, RecordIndex, SeenRecords
+from ledger.state import EMPTY_STATE, state_changes, state_puts
 from ledger.store import Store
 from ledger.transition import block_time_ms
-from ledger.validation import CheckedTransaction
+from ledger.validation import CheckedTransaction, KeyOf
 
 AHEAD_SLOTS_MAX = 1
 """Blocks of slots that have not begun here are taken this far ahead: clocks are never exactly equal."""
@@ -78,29 +83,36 @@ class Engine:
         store: Store,
         *,
         key: PrivateKey | None,
-        check: CheckRaw,
+        next_key: PrivateKey | None = None,
+        check: Callable[[bytes, KeyOf], CheckedTransaction],
         is_valid: SignatureCheck = is_valid_signature,
     ) -> None:
-        """Rebuild everything from ``store``; ``check`` validates raw transactions read back from it."""
+        """Rebuild everything from ``store``.
+
+        key: seals and votes where it is in office; None for an observer.
+        next_key: the one that takes its place: while it is rotated both may be in office, one in each voting set.
+        check: validates a raw transaction, given who knows keys by their ids.
+        """
         self.genesis = genesis
         self._store = store
-        self._key = key
+        self._keys = {k.key_id: k for k in (key, next_key) if k is not None}
         self._is_valid = is_valid
         self._outbox = Outbox()
         self._orphans = Orphans()
         self._heard: dict[bytes, int] = {}
-        self._own_vote: Vote | None = None
+        self._own_votes: list[Vote] = []
         self._sent_slot = -1
         self._timer_slot = -1
         self._has_left_branch = False
         self.index = RecordIndex(store)
-        self.pending = Pending(store, self.index, check, self._outbox)
+        self._check = check
+        self.pending = Pending(store, self.index, self.check, self._outbox)
         self.tree = restore_tree(genesis, store)
         self.head = self.tree.root
         self.chain_id = self.tree.root.chain.chain_id
         self.votes = VotePool(self.chain_id, is_valid)
         self.best_certificate = read_certificate(store)
-        self.guard = self._restore_guard()
+        self.guard = read_guard(store) if self._keys else VoteGuard()
         self._validator = BlockValidator(genesis, self.tree, self.index, self.pending, self.votes, is_valid)
         self._restore_unfinal()
 
@@ -117,19 +129,45 @@ class Engine:
         return self.tree.root
 
     @property
-    def producers(self) -> tuple[Producer, ...]:
-        """Return the producers of the head's epoch, by rank."""
-        return self.head.voting[-1].producers
+    def producers(self) -> list[Producer]:
+        """Return who may produce in the head's epoch, by rank."""
+        return self.head.chain.state.epoch.seats
 
     @property
     def quorum(self) -> int:
-        """Return how many producers make a quorum."""
-        return quorum_of(len(self.producers))
+        """Return how many votes of the current voting set certify."""
+        return self.head.next_voting[0].quorum
 
     @property
-    def key_id(self) -> bytes | None:
-        """Return the id of this node's producer key, None for an observer."""
-        return self._key.key_id if self._key else None
+    def key_ids(self) -> Collection[bytes]:
+        """Return the ids of this node's keys; empty for an observer."""
+        return self._keys.keys()
+
+    @property
+    def is_in_office(self) -> bool:
+        """Tell whether this node may produce in the head's epoch, or votes on its next block."""
+        office = [*self.producers, *(p for voting_set in self.head.next_voting for p in voting_set.producers)]
+        return any(producer.key_id in self._keys for producer in office)
+
+    def is_voter(self, key_id: bytes) -> bool:
+        """Tell whether a key is of a set that must sign a child of the head."""
+        return any(voting_set.index_of(key_id) is not None for voting_set in self.head.next_voting)
+
+    def is_quorum(self, key_ids: AbstractSet[bytes]) -> bool:
+        """Tell whether these keys make a quorum of every set that must sign a child of the head."""
+        return all(voting_set.is_quorum(key_ids) for voting_set in self.head.next_voting)
+
+    def key_entry(self, key_id: bytes) -> KeyEntry | None:
+        """Return a key that the head, or the tip of another branch, knows; None for a stranger's."""
+        entry = self.head.chain.state.keys.get(key_id)
+        if entry is None:
+            found = (tip.chain.state.keys.get(key_id) for tip in self.tree.tips())
+            entry = next((other for other in found if other is not None), None)
+        return entry
+
+    def check(self, raw: bytes) -> CheckedTransaction:
+        """Check a raw transaction context-free. Raises InvalidTransaction, EncodingError or UnusableTransaction."""
+        return self._check(raw, self.key_entry)
 
     def has_transaction(self, tx_id: bytes) -> bool:
         """Tell whether a transaction's body is on disk here or about to be."""
@@ -167,10 +205,9 @@ class Engine:
         return (now_ms - self.genesis.genesis_time_ms) // self.genesis.parameters.slot_ms
 
     def is_hearing_quorum(self, now_ms: int) -> bool:
-        """Tell whether a quorum of producers, this one included, was heard from within HEARD_SLOTS."""
+        """Tell whether a quorum of voters, this one included, was heard from within HEARD_SLOTS."""
         since = now_ms - HEARD_SLOTS * self.genesis.parameters.slot_ms
-        heard = sum(p.key_id == self.key_id or self._heard.get(p.key_id, -1) >= since for p in self.producers)
-        return heard >= self.quorum
+        return self.is_quorum(self._keys.keys() | {key_id for key_id, at_ms in self._heard.items() if at_ms >= since})
 
     # -- input -----------------------------------------------------------------------------------------------------
 
@@ -192,22 +229,23 @@ class Engine:
         # [IGNORE] It is new and above the final block
         if block_id in self.tree.nodes or header.height <= self.tree.root.height:
             return Verdict.IGNORE
-        # [REJECT] A member's producer sealed it for this chain
-        self.check_header(block.sealed)
+        # [REJECT] Its producer, if known here by now, sealed it for this chain
+        is_signed = self.check_header(block.sealed)
         # [IGNORE] Its slot has begun, give or take
         if header.slot > self.slot_at(now_ms) + AHEAD_SLOTS_MAX:
             return Verdict.IGNORE
         # [IGNORE] At most two by one producer in one slot, unless others built on it
         same_slot = [n.block.sealed for n in self.tree.nodes.values() if n.slot == header.slot and n.block]
         rivals = [sealed for sealed in same_slot if sealed.header.producer_key_id == header.producer_key_id]
-        if rivals:
+        if rivals and is_signed:
             self._outbox.tell(DoubleBlock(rivals[0], block.sealed))
         if len(rivals) >= BLOCKS_PER_SLOT_MAX and not self._orphans.is_awaited(block_id):
             return Verdict.IGNORE
         if header.parent_id not in self.tree.nodes:
-            self._orphans.hold(block)
+            if is_signed:
+                self._orphans.hold(block)
             raise UnknownParent("the parent is not known here", where="parent_id", actual=header.parent_id)
-        self._insert(self._validator.validate(block))
+        self._insert(self._validator.validate(block, is_signed=is_signed))
         if header.slot >= self.slot_at(now_ms) - HEARD_SLOTS:
             self.heard(header.producer_key_id, now_ms=now_ms)
         self._adopt_orphans(block_id)
@@ -217,16 +255,16 @@ class Engine:
     def receive_vote(self, vote: Vote, *, now_ms: int) -> Verdict:
         """Count a vote. Raises InvalidVote for a wrong signature or a link that leads downwards."""
         link = link_of(vote)
-        producer = next((p for p in self.producers if p.key_id == vote.key_id), None)
-        # [IGNORE] The voter is a producer, and the target is above the final block and near enough
-        if producer is None:
+        # [IGNORE] The voter is in a voting set, and the target is above the final block and near enough
+        public_key = self._voter_key(vote.key_id, self.tree.get(link.target.block_id))
+        if public_key is None:
             return Verdict.IGNORE
         if not self.tree.root.height < link.target.height <= self.tree.root.height + TARGET_AHEAD_MAX:
             return Verdict.IGNORE
         # [REJECT] The link leads upwards
         if link.source.height >= link.target.height:
             raise InvalidVote("the target is not above the source", where="t_height", actual=vote.t_height)
-        if not self.votes.add(vote, producer.public_key):
+        if not self.votes.add(vote, public_key):
             return Verdict.IGNORE
         self.heard(vote.key_id, now_ms=now_ms)
         other = self.votes.conflicting(link, vote.key_id)
@@ -244,12 +282,14 @@ class Engine:
         # A clock that was set back takes both along; V3 keeps a slot from being sealed in twice.
         self._timer_slot, self._sent_slot = slot, min(self._sent_slot, slot)
         self.pending.drop_expired(now_ms, lambda tx_id: self.included_height(tx_id) is not None)
-        vote = self._own_vote
-        if vote and vote.t_height > self.tree.root.height and slot >= self._sent_slot + RESEND_SLOTS:
-            self._outbox.send(vote)
+        votes = [vote for vote in self._own_votes if vote.t_height > self.tree.root.height]
+        if votes and slot >= self._sent_slot + RESEND_SLOTS:
+            for vote in votes:
+                self._outbox.send(vote)
             self._sent_slot = slot
-        if self._may_seal(slot):
-            self._seal(slot, now_ms)
+        key = self._sealing_key(slot)
+        if key is not None:
+            self._seal(key, slot, now_ms)
 
     def next_timer_ms(self) -> int:
         """Return when ``handle_timer`` wants to be called: at the start of the next slot."""
@@ -269,13 +309,16 @@ class Engine:
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def check_header(self, sealed: SealedHeader) -> None:
-        """Check what a header says without its parent. Raises InvalidBlock."""
-        check_sealed_header(sealed, self.producers, self.chain_id, self._is_valid)
+    def check_header(self, sealed: SealedHeader) -> bool:
+        """Check what a header says without its parent; tell whether its producer's key is known here by now.
 
-    def check_certificate(self, certificate: Certificate) -> None:
-        """Check a certificate's signatures by the current sets. Raises InvalidVote."""
-        check_certificate(certificate, self.head.voting, self.chain_id, self.votes.signature, self._is_valid)
+        Raises InvalidBlock for a lie. A key not known may have been admitted in a block that is not here yet.
+        """
+        entry = self.key_entry(sealed.header.producer_key_id)
+        if entry is None:
+            return False
+        check_sealed_header(sealed, entry.public_key, self.chain_id, self._is_valid)
+        return True
 
     # -- the tree --------------------------------------------------------------------------------------------------
 
@@ -322,10 +365,20 @@ class Engine:
         source = self.tree.get(link.source.block_id)
         if makes_final(link) and source is not None and source is not self.tree.root:
             self._outbox.put(FINAL_CERTIFICATE, encode(certificate))
+            self._keep_set_change(source, certificate)
             self._finalise(source)
+
+    def _keep_set_change(self, node: BlockNode, certificate: Certificate) -> None:
+        """Keep what proves a new voting set to those who do not follow every block: the first of a change suffices."""
+        state, root = node.chain.state, self.tree.root.chain.state
+        if state.voting.pending is None or node.block is None or root.voting == state.voting:
+            return
+        proof = prove_voting(node.block.sealed.header, state, certificate)
+        self._outbox.put(set_change_key(state.voting.set_id + 1), encode(proof))
 
     def _finalise(self, node: BlockNode) -> None:
         """Make ``node`` and its ancestors final: the point of no return."""
+        old = self.tree.root
         path, abandoned = self.tree.advance(node)
         puts = self._outbox.ready.puts
         for here in path:
@@ -337,6 +390,8 @@ class Engine:
         for lost in abandoned:
             puts.extend(abandoned_puts(lost.height, lost.block_id))
         node.overlay = Overlay()
+        before = EMPTY_STATE if old.block is None else old.chain.state
+        puts.extend(state_puts(state_changes(before, node.chain.state)))
         puts.append((FINAL_POINT, encode(final_point_of(self.tree))))
         self.votes.prune(node.height)
         if self.head.block_id not in self.tree.nodes:
@@ -359,61 +414,61 @@ class Engine:
 
     # -- voting and sealing ----------------------------------------------------------------------------------------
 
+    def _voter_key(self, key_id: bytes, target: BlockNode | None) -> bytes | None:
+        """Return the public key of a voter on ``target`` or, where that is not known, on the head or a child of it."""
+        sets = target.voting if target is not None else (*self.head.voting, *self.head.next_voting)
+        return next((p.public_key for voting_set in sets for p in voting_set.producers if p.key_id == key_id), None)
+
     def _vote(self) -> None:
         """Vote for the head if V1 and V2 allow it; the guard is in the writes that precede the vote."""
         head = self.head
-        if self._key is None or head.block is None or head is self.tree.root:
+        if head.block is None or head is self.tree.root:
             return
-        if all(voting_set.index_of(self._key.key_id) is None for voting_set in head.voting):
-            return
-        if not self.guard.may_vote(head.link):
+        own = [key for key_id, key in self._keys.items() if any(s.index_of(key_id) is not None for s in head.voting)]
+        if not own or not self.guard.may_vote(head.link):
             return
         self._set_guard(self.guard.after_vote(head.link))
-        signature = self._key.sign(digest_of(self.chain_id, head.link))
-        vote = Vote(*head.link.source, *head.link.target, self._key.key_id, signature)
-        self.votes.add(vote, self._key.public_key)
-        self._own_vote = vote
+        digest = digest_of(self.chain_id, head.link)
+        self._own_votes = [Vote(*head.link.source, *head.link.target, key.key_id, key.sign(digest)) for key in own]
         self._sent_slot = self._timer_slot
-        self._outbox.send(vote)
+        for vote, key in zip(self._own_votes, own, strict=True):
+            self.votes.add(vote, key.public_key)
+            self._outbox.send(vote)
         self._certify_from_votes(head)
         self._update_head()
 
-    def _may_seal(self, slot: int) -> bool:
-        """Tell whether ``slot`` is this node's, is new on the head, and V3 allows it."""
-        if self._key is None or slot <= self.head.slot or slot < self.guard.next_slot:
-            return False
-        return producer_at(self.head.schedule_at(slot), slot).key_id == self._key.key_id
+    def _sealing_key(self, slot: int) -> PrivateKey | None:
+        """Return the key to seal with if ``slot`` is this node's, is new on the head, and V3 allows it."""
+        if not self._keys or slot <= self.head.slot or slot < self.guard.next_slot:
+            return None
+        return self._keys.get(producer_at(self.head.schedule_at(slot), slot).key_id)
 
-    def _seal(self, slot: int, now_ms: int) -> None:
+    def _seal(self, key: PrivateKey, slot: int, now_ms: int) -> None:
         """Seal a block on the head if there is reason to."""
-        assert self._key is not None
         parent = self.head
-        builder = begin_body(parent, self.tree, self.index, self.pending, block_time_ms(self.genesis, slot))
+        certificate = certificate_to_carry(parent, self.votes, self.best_certificate)
+        seen = SeenRecords(self.index, self.tree.overlays(parent))
+        time_ms = block_time_ms(self.genesis, slot)
+        builder = begin_body(parent, slot, time_ms, certificate, seen, self.pending)
         if not builder.body and not is_empty_block_due(
             parent, self.final, slot, self.genesis.parameters, is_hearing_quorum=self.is_hearing_quorum(now_ms)
         ):
             return
         # A crash from here on leaves a slot that stays empty, never a second header for it (V3).
         self._set_guard(self.guard.after_seal(slot))
-        certificate = certificate_to_carry(parent, self.votes, self.best_certificate)
-        node = seal_block(parent, slot, self._key, builder, certificate)
+        node = seal_block(parent, slot, key, builder, certificate)
         assert node.block is not None
         self._outbox.send(node.block)
         self._insert(node)
         self._update_head()
 
     def _set_guard(self, guard: VoteGuard) -> None:
-        assert self._key is not None
+        """Promise, for every key of this node at once: a member that votes with two is one voter."""
         self.guard = guard
-        self._outbox.put(guard_key(self._key.key_id), encode(guard))
+        for key_id in self._keys:
+            self._outbox.put(guard_key(key_id), encode(guard))
 
     # -- after a restart -------------------------------------------------------------------------------------------
-
-    def _restore_guard(self) -> VoteGuard:
-        if self._key is None:
-            return VoteGuard()
-        guard = read_guard(self._store, self._key.key_id)
-        return guard or VoteGuard()
 
     def _restore_unfinal(self) -> None:
         """Validate the stored blocks above the final one again, then take in the pending transactions."""

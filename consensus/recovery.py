@@ -5,92 +5,89 @@ Source: docs/protocol.md, "Storage".
 
 from __future__ import annotations
 
-from consensus.election import elect
+from collections.abc import Iterable, Sequence
+
+from consensus.epochs import Position, genesis_position, schedule_of, voting_sets
 from consensus.finality import BranchFinality
-from consensus.rows import FinalPoint, LinkRow, read_block, read_final_point
-from consensus.schedule import compute_schedule
-from consensus.tree import BlockNode, BlockTree
+from consensus.rows import FinalPoint, SetRow, VotableRow, read_block, read_final_point
+from consensus.tree import BlockNode, BlockTree, Votable
 from consensus.votes import Checkpoint, Link, VotingSet
 from ledger.block import BlockId, Height, Slot
 from ledger.errors import StoreDamaged
-from ledger.genesis import Genesis
+from ledger.genesis import Genesis, chain_id_of
 from ledger.record_index import Overlay
-from ledger.store import Store
-from ledger.transition import ChainState, genesis_chain
+from ledger.state import state_from_rows
+from ledger.store import Space, Store, space_range
+from ledger.transition import ChainState
 
 
 def genesis_node(genesis: Genesis) -> BlockNode:
     """Return the tree's first root."""
-    chain = genesis_chain(genesis)
-    producers = elect(chain.state)
-    here = Checkpoint(0, chain.block_id)
-    return BlockNode(
-        None,
-        chain,
-        BranchFinality(here, here),
-        compute_schedule(producers, 0, genesis.parameters.epoch_slots, chain.block_id),
-        (VotingSet(0, producers),),
-        parent=None,
-        overlay=Overlay(),
-        last_records_height=0,
-    )
+    position = genesis_position(genesis)
+    state = position.chain.state
+    return BlockNode(None, position, schedule_of(state), voting_sets(state), parent=None, overlay=Overlay())
 
 
 def restore_tree(genesis: Genesis, store: Store) -> BlockTree:
     """Return the tree with only its root, the final block. Raises StoreDamaged where the store contradicts itself."""
-    first = genesis_node(genesis)
     point = read_final_point(store)
     if point is None:
-        return BlockTree(first)
+        return BlockTree(genesis_node(genesis))
+    chain_id = chain_id_of(genesis)
     block = read_block(store, point.block_id)
-    if block is None or block.sealed.header.chain_id != first.chain.chain_id:
+    if block is None or block.sealed.header.chain_id != chain_id:
         raise StoreDamaged(
             "the final block is missing or of another chain",
             where=f"height {point.height}",
-            expected=f"chain {first.chain.chain_id.hex()}",
+            expected=f"chain {chain_id.hex()}",
             actual="no block" if block is None else block.sealed.header.chain_id.hex(),
             hint="Start with the genesis file of the chain in this data directory, or with an empty one",
         )
-    state = first.chain.state
-    producers = elect(state)
+    state = state_from_rows(store.scan(*space_range(Space.STATE)), block.sealed.header.state_root)
     chain = ChainState(
-        first.chain.chain_id,
+        chain_id,
         Height(point.height),
         Slot(point.slot_after - 1),
         BlockId(point.block_id),
         state,
         point.frontier(),
     )
-    root = BlockNode(
-        block,
-        chain,
-        BranchFinality(
-            Checkpoint(point.justified_height, point.justified_id),
-            Checkpoint(point.branch_final_height, point.branch_final_id),
-        ),
-        compute_schedule(producers, point.epoch_after - 1, genesis.parameters.epoch_slots, point.schedule_seed),
-        first.voting,
-        parent=None,
-        overlay=Overlay(),
-        last_records_height=point.last_records_height,
+    finality = BranchFinality(
+        Checkpoint(point.justified_height, point.justified_id),
+        Checkpoint(point.branch_final_height, point.branch_final_id),
     )
-    below = [Link(Checkpoint(r.s_height, r.s_id), Checkpoint(r.t_height, r.t_id)) for r in point.below]
-    return BlockTree(root, {link.target.block_id: link for link in below})
+    sets = {row.set_id: VotingSet(row.set_id, tuple(row.producers)) for row in point.sets}
+    position = Position(chain, finality, point.last_records_height)
+    voting = tuple(sets[i] for i in point.set_ids)
+    root = BlockNode(block, position, schedule_of(state), voting, parent=None, overlay=Overlay())
+    below = {}
+    for row in point.below:
+        link = Link(Checkpoint(row.s_height, row.s_id), Checkpoint(row.t_height, row.t_id))
+        below[row.t_id] = Votable(link, tuple(sets[i] for i in row.set_ids))
+    return BlockTree(root, below)
 
 
 def final_point_of(tree: BlockTree) -> FinalPoint:
     """Return what must be stored to rebuild the root of ``tree``."""
     root = tree.root
+    return make_final_point(root.position, root.voting, tree.below.values())
+
+
+def make_final_point(position: Position, voting: Sequence[VotingSet], below: Iterable[Votable]) -> FinalPoint:
+    """Return the row of a final block: ``voting`` had to sign it, ``below`` are ancestors that may yet be certified."""
+    chain = position.chain
+    votables = list(below)
+    sets = {s.set_id: s for group in (voting, *(v.voting for v in votables)) for s in group}
     return FinalPoint(
-        root.height,
-        root.block_id,
-        root.slot + 1,
-        root.chain.history.size,
-        list(root.chain.history.subtrees),
-        *root.finality.justified,
-        *root.finality.final,
-        root.schedule.epoch + 1,
-        root.schedule.seed,
-        root.last_records_height,
-        [LinkRow(*link.source, *link.target) for link in tree.below.values()],
+        chain.height,
+        chain.block_id,
+        chain.slot + 1,
+        chain.history.size,
+        list(chain.history.subtrees),
+        *position.finality.justified,
+        *position.finality.final,
+        position.last_records_height,
+        [s.set_id for s in voting],
+        [VotableRow(*v.link.source, *v.link.target, [s.set_id for s in v.voting]) for v in votables],
+        [SetRow(set_id, list(s.producers)) for set_id, s in sorted(sets.items())],
     )

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from consensus.setchange import VotingProof
 from consensus.votes import VoteGuard
 from ledger import merkle
 from ledger.block import Block, BodyItem, Certificate, SealedHeader
 from ledger.codec import Bytes32, Count, Wire, decode, encode
+from ledger.entries import Producers
 from ledger.errors import EncodingError, StoreDamaged
-from ledger.store import Space, Store, height_key
+from ledger.store import Space, Store, height_key, space_range
 
 T = TypeVar("T")
 
@@ -20,16 +22,27 @@ FINAL_POINT = Space.META.value + b"final"
 BEST_CERTIFICATE = Space.META.value + b"certificate"
 FINAL_CERTIFICATE = Space.META.value + b"final-certificate"
 """The certificate that made the final block final: what an auditor is shown, whatever is certified later."""
+SET_CHANGE_PREFIX = Space.META.value + b"set-change/"
+"""Number of a voting set (8) -> the proof that it follows the one before."""
 UNFINAL_PREFIX = Space.META.value + b"unfinal/"
 
 
-class LinkRow(Wire, frozen=True):
-    """A link by heights and ids."""
+class SetRow(Wire, frozen=True):
+    """A voting set."""
+
+    set_id: Count
+    producers: Producers
+
+
+class VotableRow(Wire, frozen=True):
+    """The link on which votes for a block count, and the sets that must sign."""
 
     s_height: Count
     s_id: Bytes32
     t_height: Count
     t_id: Bytes32
+    set_ids: list[Count]
+    """Of the sets in ``FinalPoint.sets``."""
 
 
 class FinalPoint(Wire, frozen=True):
@@ -46,11 +59,13 @@ class FinalPoint(Wire, frozen=True):
     justified_id: Bytes32
     branch_final_height: Count
     branch_final_id: Bytes32
-    epoch_after: Count
-    """Its schedule's epoch plus one."""
-    schedule_seed: Bytes32
     last_records_height: Count
-    below: list[LinkRow]
+    set_ids: list[Count]
+    """The sets that had to sign it; those for its children are in its state."""
+    below: list[VotableRow]
+    """Its ancestors that a later header may still certify."""
+    sets: list[SetRow]
+    """Every set named above, ascending."""
 
     def frontier(self) -> merkle.Frontier:
         """Return the history tree's frontier."""
@@ -109,16 +124,35 @@ def read_certificate(store: Store) -> Certificate | None:
     return None if data is None else _decode(data, Certificate, "certificate")
 
 
-def read_guard(store: Store, key_id: bytes) -> VoteGuard | None:
-    """Return what a producer key has promised, read with checksums verified."""
-    data = store.get_checked(guard_key(key_id))
-    return None if data is None else _decode(data, VoteGuard, "vote guard")
+def read_guard(store: Store) -> VoteGuard:
+    """Return what the keys used in this data directory have promised together, read with checksums verified."""
+    guards = []
+    for key, _ in store.scan(*space_range(Space.VOTE)):
+        data = store.get_checked(key)
+        if data is not None:
+            guards.append(_decode(data, VoteGuard, "vote guard"))
+    return VoteGuard(
+        max((guard.next_target for guard in guards), default=0),
+        max((guard.max_source for guard in guards), default=0),
+        max((guard.next_slot for guard in guards), default=0),
+    )
 
 
 def read_unfinal(store: Store) -> list[bytes]:
     """Return the ids of stored blocks that are not final, lowest first."""
     rows = store.scan(UNFINAL_PREFIX, UNFINAL_PREFIX + b"\xff" * 41)
     return [key[len(UNFINAL_PREFIX) + 8 :] for key, _ in rows]
+
+
+def set_change_key(set_id: int) -> bytes:
+    """Return the key of the proof that voting set ``set_id`` (1 and up) follows the one before."""
+    return SET_CHANGE_PREFIX + set_id.to_bytes(8)
+
+
+def read_set_changes(store: Store) -> list[VotingProof]:
+    """Return the proof of each change of the voting set, in order."""
+    rows = store.scan(SET_CHANGE_PREFIX, SET_CHANGE_PREFIX + b"\xff" * 9)
+    return [_decode(value, VotingProof, "proof of a set change") for _, value in rows]
 
 
 def guard_key(key_id: bytes) -> bytes:

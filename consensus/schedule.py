@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from consensus.election import Producer
 from ledger.crypto import hash_of
+from ledger.entries import Producer
 from ledger.errors import LedgerError
 
 

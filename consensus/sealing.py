@@ -5,25 +5,27 @@ Source: docs/consensus.md, "When to seal".
 
 from __future__ import annotations
 
+from consensus.finality import BranchFinality
 from consensus.pending import Pending
-from consensus.tree import BlockNode, BlockTree
+from consensus.tree import BlockNode
 from consensus.votes import VotePool, link_of
 from ledger.block import Block, Certificate, SealedHeader, block_id_of
 from ledger.crypto import PrivateKey
 from ledger.genesis import Parameters
-from ledger.record_index import RecordIndex, SeenRecords
+from ledger.record_index import SeenRecords
 from ledger.transition import BodyBuilder, chain_after, make_header
 
 
 def is_empty_block_due(
     head: BlockNode, final: BlockNode, slot: int, parameters: Parameters, *, is_hearing_quorum: bool
 ) -> bool:
-    """Tell whether to seal a block without transactions: for votes owed on records, or as a heartbeat.
+    """Tell whether to seal a block without transactions: for votes owed, or as a heartbeat.
 
-    Without finality for ``max_unfinal`` blocks only while a quorum is being heard: the halves of a partition must not
-    race each other to heights where nobody may vote any more.
+    Votes are owed on records, and on a change of the voting set. Without finality for ``max_unfinal`` blocks only while
+    a quorum is being heard: the halves of a partition must not race each other to heights where nobody may vote any
+    more.
     """
-    is_owed = head.last_records_height > final.height
+    is_owed = head.last_records_height > final.height or head.chain.state.voting.pending is not None
     is_heartbeat = slot - head.slot >= parameters.heartbeat_slots
     if not is_owed and not is_heartbeat:
         return False
@@ -43,9 +45,17 @@ def certificate_to_carry(parent: BlockNode, votes: VotePool, best: Certificate |
     return None
 
 
-def begin_body(parent: BlockNode, tree: BlockTree, index: RecordIndex, pending: Pending, time_ms: int) -> BodyBuilder:
-    """Return the body of a child of ``parent`` at ``time_ms``, filled with what is pending."""
-    builder = BodyBuilder(parent.chain.state, time_ms, SeenRecords(index, tree.overlays(parent)), pending.read_records)
+def begin_body(
+    parent: BlockNode,
+    slot: int,
+    time_ms: int,
+    certificate: Certificate | None,
+    seen: SeenRecords,
+    pending: Pending,
+) -> BodyBuilder:
+    """Return the body of a child of ``parent`` that carries ``certificate``, filled with what is pending."""
+    begin = parent.begin_child(slot, _finality_after(parent, certificate))
+    builder = BodyBuilder(begin, parent.height + 1, time_ms, seen, pending.read_records)
     pending.fill(builder, parent.height)
     return builder
 
@@ -56,11 +66,14 @@ def seal_block(
     """Return the node of a new block on ``parent``, signed with ``key``."""
     header = make_header(parent.chain, slot, key.key_id, builder, certificate)
     sealed = SealedHeader(header, key.sign(block_id_of(header)), certificate)
-    finality = parent.finality.after(link_of(certificate)) if certificate else parent.finality
     return parent.child(
         Block(sealed, builder.body),
-        chain_after(parent.chain, header),
-        finality,
+        chain_after(parent.chain, header, builder.state),
+        _finality_after(parent, certificate),
         parent.schedule_at(slot),
         builder.seen.overlay,
     )
+
+
+def _finality_after(parent: BlockNode, certificate: Certificate | None) -> BranchFinality:
+    return parent.finality.after(link_of(certificate)) if certificate else parent.finality

@@ -6,13 +6,15 @@ Source: docs/consensus.md, "Fork choice".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from consensus.election import elect
+from consensus.epochs import NextEpoch, Position, begin_block, voting_sets
 from consensus.finality import BranchFinality
-from consensus.schedule import Schedule, compute_schedule
+from consensus.schedule import Schedule
 from consensus.votes import Checkpoint, Link, VotingSet
 from ledger.block import Block, BlockId
 from ledger.record_index import Overlay
+from ledger.state import State
 from ledger.transition import ChainState
 
 
@@ -21,26 +23,25 @@ class BlockNode:
 
     Attributes:
         block: None for genesis.
-        chain: the chain after it.
-        finality: what the certificates carried up to its header prove.
+        position: the chain after it, and what the certificates carried up to its header prove.
         schedule: of its epoch.
         voting: the sets that must sign a certificate on it, read off its parent's chain.
+        next_voting: the sets that must sign one on a child of it, read off its own.
         overlay: what it counted.
-        last_records_height: height of the last block with transactions up to here, 0 for none.
         certified: a certificate on it is known, from whatever source.
         justified_height: highest height known to be justified on its branch, itself included.
     """
 
     __slots__ = (
+        "_next_epoch",
         "block",
         "certified",
-        "chain",
         "children",
-        "finality",
         "justified_height",
-        "last_records_height",
+        "next_voting",
         "overlay",
         "parent",
+        "position",
         "schedule",
         "voting",
     )
@@ -48,26 +49,43 @@ class BlockNode:
     def __init__(
         self,
         block: Block | None,
-        chain: ChainState,
-        finality: BranchFinality,
+        position: Position,
         schedule: Schedule,
         voting: tuple[VotingSet, ...],
         *,
         parent: BlockNode | None,
         overlay: Overlay,
-        last_records_height: int,
     ) -> None:
         self.block = block
-        self.chain = chain
-        self.finality = finality
+        self.position = position
         self.schedule = schedule
         self.voting = voting
         self.parent = parent
         self.overlay = overlay
-        self.last_records_height = last_records_height
         self.children: list[BlockNode] = []
         self.certified = False
-        self.justified_height: int = parent.justified_height if parent else finality.justified.height
+        self.justified_height: int = parent.justified_height if parent else position.finality.justified.height
+        state = position.chain.state
+        is_same = parent is not None and parent.chain.state.voting is state.voting
+        self.next_voting: tuple[VotingSet, ...] = (
+            parent.next_voting if parent is not None and is_same else voting_sets(state)
+        )
+        self._next_epoch: NextEpoch | None = None
+
+    @property
+    def chain(self) -> ChainState:
+        """Return the chain after it."""
+        return self.position.chain
+
+    @property
+    def finality(self) -> BranchFinality:
+        """Return what the certificates carried up to its header prove."""
+        return self.position.finality
+
+    @property
+    def last_records_height(self) -> int:
+        """Return the height of the last block with transactions up to here, 0 for none."""
+        return self.position.last_records_height
 
     @property
     def height(self) -> int:
@@ -99,9 +117,8 @@ class BlockNode:
     ) -> BlockNode:
         """Return the node of a block on this one; it is not in the tree yet."""
         last = chain.height if block.body else self.last_records_height
-        return BlockNode(
-            block, chain, finality, schedule, self.voting, parent=self, overlay=overlay, last_records_height=last
-        )
+        position = Position(chain, finality, last)
+        return BlockNode(block, position, schedule, self.next_voting, parent=self, overlay=overlay)
 
     def branch(self) -> Iterator[BlockNode]:
         """Return this block and its ancestors down to the root of the tree."""
@@ -111,21 +128,37 @@ class BlockNode:
             node = node.parent
 
     def schedule_at(self, slot: int) -> Schedule:
-        """Return the schedule of ``slot`` for a child of this block: empty epochs pass in O(1)."""
+        """Return the schedule of ``slot``, not before this block's, for a child of this block."""
         epoch = slot // self.schedule.epoch_slots
-        if epoch == self.schedule.epoch:
-            return self.schedule
-        return compute_schedule(elect(self.chain.state), epoch, self.schedule.epoch_slots, self.finality.final.block_id)
+        return self.schedule if epoch == self.schedule.epoch else self._elected().schedule(epoch)
+
+    def begin_child(self, slot: int, finality: BranchFinality) -> State:
+        """Return the state before the transactions of a child in ``slot`` whose certificates prove ``finality``."""
+        schedule = self.schedule_at(slot)
+        election = None if schedule is self.schedule else self._elected().election
+        return begin_block(self.position, schedule, election, slot, finality.final)
+
+    def _elected(self) -> NextEpoch:
+        if self._next_epoch is None:
+            self._next_epoch = NextEpoch(self.position, self.schedule)
+        return self._next_epoch
+
+
+class Votable(NamedTuple):
+    """How votes for a block count: on which link, and of which sets."""
+
+    link: Link
+    voting: tuple[VotingSet, ...]
 
 
 class BlockTree:
     """The final block and everything validated above it."""
 
-    def __init__(self, root: BlockNode, below: dict[bytes, Link] | None = None) -> None:
+    def __init__(self, root: BlockNode, below: dict[bytes, Votable] | None = None) -> None:
         self.root = root
         self.nodes: dict[bytes, BlockNode] = {root.block_id: root}
-        self.below: dict[bytes, Link] = below or {}
-        """Links of the root's ancestors above its justified block: a later header may still certify one of them."""
+        self.below: dict[bytes, Votable] = below or {}
+        """The root's ancestors above its justified block: a later header may still certify one of them."""
 
     def add(self, node: BlockNode) -> None:
         """Add a child of a block in the tree."""
@@ -155,16 +188,13 @@ class BlockTree:
         """Return what the blocks above the final one counted, up to ``node``."""
         return [here.overlay for here in node.branch() if here is not self.root]
 
-    def link_on_branch(self, tip: BlockNode, target: Checkpoint) -> tuple[Link, BlockNode | None] | None:
-        """Return the link on which votes for ``target`` count, if it is ``tip`` or an ancestor, with its node.
-
-        The node is None where the target lies below the root.
-        """
+    def votable_on_branch(self, tip: BlockNode, target: Checkpoint) -> Votable | None:
+        """Return how votes for ``target`` count, if it is ``tip`` or an ancestor."""
         for here in tip.branch():
             if here.height == target.height:
-                return (here.link, here) if here.block_id == target.block_id else None
-        link = self.below.get(target.block_id)
-        return (link, None) if link is not None and link.target == target else None
+                return Votable(here.link, here.voting) if here.block_id == target.block_id else None
+        below = self.below.get(target.block_id)
+        return below if below is not None and below.link.target == target else None
 
     def advance(self, new_root: BlockNode) -> tuple[list[BlockNode], list[BlockNode]]:
         """Make ``new_root`` the root. Return the blocks that became final, ascending, and those abandoned."""
@@ -178,8 +208,8 @@ class BlockTree:
         final = {node.block_id for node in path}
         abandoned = [n for i, n in self.nodes.items() if i not in keep and i not in final and n is not self.root]
         justified = new_root.finality.justified.height
-        passed = [self.root.link, *self.below.values(), *(node.link for node in path[:-1])]
-        self.below = {link.target.block_id: link for link in passed if justified < link.target.height}
+        passed = [*self.below.values(), *(Votable(node.link, node.voting) for node in (self.root, *path[:-1]))]
+        self.below = {v.link.target.block_id: v for v in passed if justified < v.link.target.height}
         self.nodes = keep
         self.root = new_root
         new_root.parent = None

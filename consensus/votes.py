@@ -9,14 +9,15 @@ Source: docs/consensus.md, "Votes and certificates".
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from consensus.election import Producer
 from consensus.params import quorum_of
 from ledger.block import Certificate, CertificatePart, Vote, bitmap_indexes, void_bitmap, vote_digest
 from ledger.codec import Count, Wire
 from ledger.crypto import is_valid_signature
+from ledger.entries import Producer
 from ledger.errors import InvalidVote
 
 VOTES_PER_PRODUCER_MAX = 256
@@ -58,6 +59,10 @@ class VotingSet:
     def quorum(self) -> int:
         """Return how many signatures certify."""
         return quorum_of(len(self.producers))
+
+    def is_quorum(self, key_ids: AbstractSet[bytes]) -> bool:
+        """Tell whether a quorum of the set is among ``key_ids``."""
+        return sum(producer.key_id in key_ids for producer in self.producers) >= self.quorum
 
     def index_of(self, key_id: bytes) -> int | None:
         """Return the place of a key in the set, or None."""

@@ -20,7 +20,7 @@ from typing import Final
 
 from ledger.errors import StoreError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Version of everything written to a data directory: keys, rows, segment files. Others are refused."""
 
 TX_ID_BYTES: Final = 32

@@ -33,8 +33,9 @@ from ledger.block import (
 from ledger.cdr import CallRecord
 from ledger.errors import InvalidBlock, UnusableTransaction
 from ledger.genesis import Genesis, Parameters, chain_id_of
+from ledger.governance import apply_payload
 from ledger.record_index import SeenRecords
-from ledger.state import State, genesis_state
+from ledger.state import State
 from ledger.validation import (
     EDGE_MS,
     MINUTE_MS,
@@ -45,6 +46,9 @@ from ledger.validation import (
     record_keys,
     totals_of,
 )
+
+PAYLOADS_PER_BLOCK_MAX = 64
+"""Transactions that govern, in one block: each costs a copy of what it changes."""
 
 ReadRecords = Callable[[bytes], list[CallRecord]]
 """Returns the records of a transaction by id; asked only where one of them may be void."""
@@ -66,12 +70,12 @@ class ChainState:
     history: merkle.Frontier
 
 
-def genesis_chain(genesis: Genesis) -> ChainState:
-    """Return the chain at height 0."""
+def genesis_chain(genesis: Genesis, state: State) -> ChainState:
+    """Return the chain at height 0; ``state``: of genesis, with its first producers elected."""
     chain_id = chain_id_of(genesis)
     block_id = genesis_block_id(chain_id)
     history = merkle.Frontier().append(merkle.leaf_hash(block_id))
-    return ChainState(chain_id, Height(0), Slot(-1), block_id, genesis_state(genesis), history)
+    return ChainState(chain_id, Height(0), Slot(-1), block_id, state, history)
 
 
 def block_time_ms(genesis: Genesis, slot: int) -> int:
@@ -82,17 +86,20 @@ def block_time_ms(genesis: Genesis, slot: int) -> int:
 class BodyBuilder:
     """The body of one block, built transaction by transaction on one branch.
 
-    ``seen`` is that branch's, with a fresh overlay, which this fills.
+    begin: the state that the block's place gives, before its transactions; ``state`` is the one after them.
+    seen: that branch's, with a fresh overlay, which this fills.
     """
 
-    def __init__(self, state: State, time_ms: int, seen: SeenRecords, read_records: ReadRecords) -> None:
-        self._state = state
+    def __init__(self, begin: State, height: int, time_ms: int, seen: SeenRecords, read_records: ReadRecords) -> None:
+        self.state = begin
+        self._begin = begin
+        self._height = height
         self._time_ms = time_ms
         self._read_records = read_records
         self.seen = seen
         self.body: list[BodyItem] = []
         self._totals: list[Totals] = []
-        self._room = _Room(state.parameters)
+        self._room = _Room(begin.parameters)
 
     def fits(self, tx: CheckedTransaction) -> bool:
         """Tell whether the block, and its member's share of it, has room for ``tx``."""
@@ -100,10 +107,19 @@ class BodyBuilder:
 
     def add(self, tx: CheckedTransaction) -> None:
         """Append ``tx``. Raises UnusableTransaction where it may not be in this block; nothing is changed then."""
-        check_in_context(tx, self._state, self._time_ms)
+        check_in_context(tx, self._begin, self._time_ms)
         # [IGNORE] The branch does not hold it yet
         if self.seen.has_transaction(tx.tx_id):
             raise UnusableTransaction("in the chain already", where="tx_id", actual=tx.tx_id)
+        if tx.payload is not None:
+            self.state = apply_payload(
+                self.state,
+                tx.payload,
+                member_id=tx.envelope.member_id,
+                tx_id=tx.tx_id,
+                height=self._height,
+                time_ms=self._time_ms,
+            )
         if _is_all_new(tx, self.seen):
             bitmap, totals = b"", tx.totals
             for group in tx.minutes:
@@ -139,11 +155,17 @@ class _Room:
         self._records_max = parameters.block_records_max
         self._bytes_max = parameters.block_bytes_max
         self._member_records_max, self._member_bytes_max = member_share_of(parameters)
-        self._transactions = self._records = self._bytes = 0
+        self._transactions = self._records = self._bytes = self._payloads = 0
         self._members: dict[str, tuple[int, int]] = {}
 
     def fits(self, tx: CheckedTransaction) -> bool:
-        """Tell whether ``tx`` is within every bound."""
+        """Tell whether ``tx`` is within every bound; a member's share is of records, not of what governs."""
+        if tx.payload is not None:
+            return (
+                self._payloads < PAYLOADS_PER_BLOCK_MAX
+                and self._transactions < BLOCK_TRANSACTIONS_MAX
+                and self._bytes + tx.size <= self._bytes_max
+            )
         records, size = self._members.get(tx.envelope.member_id, (0, 0))
         return (
             self._transactions < BLOCK_TRANSACTIONS_MAX
@@ -155,11 +177,14 @@ class _Room:
 
     def take(self, tx: CheckedTransaction) -> None:
         """Count ``tx`` in."""
+        self._transactions += 1
+        self._bytes += tx.size
+        if tx.payload is not None:
+            self._payloads += 1
+            return
         records, size = self._members.get(tx.envelope.member_id, (0, 0))
         self._members[tx.envelope.member_id] = (records + tx.record_count, size + tx.size)
-        self._transactions += 1
         self._records += tx.record_count
-        self._bytes += tx.size
 
 
 def _is_all_new(tx: CheckedTransaction, seen: SeenRecords) -> bool:
@@ -237,31 +262,32 @@ def make_header(
         slot,
         parent.block_id,
         producer_key_id,
-        parent.state.rule_set,
+        builder.state.rule_set,
         len(builder.body),
         body_root(builder.body),
         builder.totals(),
-        parent.state.tree.root,
+        builder.state.tree.root,
         parent.history.root(),
         certificate_hash(certificate),
     )
 
 
-def chain_after(parent: ChainState, header: Header) -> ChainState:
-    """Return the chain with a block of ``header`` on ``parent``."""
+def chain_after(parent: ChainState, header: Header, state: State) -> ChainState:
+    """Return the chain with a block of ``header`` on ``parent``, after which ``state`` holds."""
     block_id = block_id_of(header)
     return ChainState(
         parent.chain_id,
         Height(header.height),
         Slot(header.slot),
         block_id,
-        parent.state,
+        state,
         parent.history.append(merkle.leaf_hash(block_id)),
     )
 
 
 def apply_block(
     parent: ChainState,
+    begin: State,
     block: Block,
     transactions: Sequence[CheckedTransaction],
     time_ms: int,
@@ -270,11 +296,12 @@ def apply_block(
 ) -> ChainState:
     """Return the chain after ``block``, having derived everything its header claims about its contents.
 
+    begin: the state that the block's place gives, before its transactions: who produces and votes may have changed.
     transactions: those the body names, in its order. ``seen`` gets the block's overlay.
     Raises InvalidBlock naming the first field that differs. Who may produce, signature and certificate are
     consensus' to judge.
     """
-    builder = BodyBuilder(parent.state, time_ms, seen, read_records)
+    builder = BodyBuilder(begin, parent.height + 1, time_ms, seen, read_records)
     for index, (item, tx) in enumerate(zip(block.body, transactions, strict=True)):
         # [REJECT] The block is within the chain's bounds
         if not builder.fits(tx):
@@ -298,7 +325,7 @@ def apply_block(
     check_header_fields(
         header, make_header(parent, header.slot, header.producer_key_id, builder, block.sealed.certificate)
     )
-    return chain_after(parent, header)
+    return chain_after(parent, header, builder.state)
 
 
 def check_header_fields(actual: Header, expected: Header) -> None:

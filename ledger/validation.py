@@ -17,11 +17,13 @@ from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId
 from ledger.cdr import RECORD_BYTES_MAX, CallRecord
 from ledger.codec import decode, decode_each, encode
 from ledger.crypto import is_valid_signature, key_id_of, started_hash
+from ledger.entries import KeyEntry
 from ledger.errors import BadSignature, FieldError, InvalidTransaction, RuleViolation, UnusableTransaction
-from ledger.genesis import Parameters, Role
+from ledger.genesis import Parameters
 from ledger.models.rounding import divide_half_up
+from ledger.payloads import ROLES, Payload, read_payload
 from ledger.rules.base import Violation
-from ledger.state import KeyEntry, State
+from ledger.state import State
 from ledger.transaction import (
     LIFETIME_MS_MAX,
     TRANSACTION_BYTES_MAX,
@@ -36,6 +38,10 @@ EDGE_MS = 5_000
 """A second report of a call may differ this much in its setup time and still be found in the next minute."""
 AHEAD_SLOTS = 2
 """A record or transaction may be ahead of block time by this many slots: clocks are never exactly equal."""
+
+
+KeyOf = Callable[[bytes], KeyEntry | None]
+"""Returns a key that is known, revoked or not, by its id."""
 
 
 class Rules(Protocol):
@@ -69,6 +75,7 @@ class CheckedTransaction:
         has_repeats: two records of it share a key.
         first_end_ms: earliest and, ``last_end_ms``, latest end of a call.
         rule_set: id of the rule set that passed it.
+        payload: what it does to the state; None where it has records.
     """
 
     tx_id: TxId
@@ -80,16 +87,15 @@ class CheckedTransaction:
     first_end_ms: int
     last_end_ms: int
     rule_set: bytes
+    payload: Payload | None = None
 
     @property
     def record_count(self) -> int:
         """Return how many records it holds."""
-        return self.envelope.item_count
+        return self.envelope.item_count if self.payload is None else 0
 
 
-def check_transaction(
-    raw: bytes, *, chain_id: bytes, key_of: Callable[[bytes], KeyEntry | None], rules: Rules
-) -> CheckedTransaction:
+def check_transaction(raw: bytes, *, chain_id: bytes, key_of: KeyOf, rules: Rules) -> CheckedTransaction:
     """Return the summary of a raw transaction after every check that needs no place in the chain.
 
     Raises InvalidTransaction or EncodingError for what nobody may pass on, UnusableTransaction where the key is not
@@ -106,19 +112,20 @@ def check_transaction(
     tx_id = tx_id_of(envelope)
     check_envelope(transaction, chain_id=chain_id)
     key = key_of(envelope.key_id)
-    # [IGNORE] The key is known here, active, and may submit
-    if key is None or key.member_id != envelope.member_id or not key.active or not key.roles & Role.SUBMIT:
-        raise UnusableTransaction(
-            "the key may not submit for this member",
-            where="envelope.key_id",
-            expected=f"an active submit key of {envelope.member_id}",
-            actual=envelope.key_id,
-        )
+    # [IGNORE] The key is known here. Whether it may still sign is a matter of the block that the transaction is in.
+    if key is None or key.member_id != envelope.member_id:
+        raise _wrong_key(envelope)
     # [REJECT] The signature is by that key
     if key_id_of(key.public_key) != envelope.key_id or not is_valid_signature(
         key.public_key, tx_id, transaction.signature
     ):
         raise BadSignature("the signature does not verify", where="signature", actual=transaction.signature)
+    if envelope.kind is not Kind.RECORDS:
+        payload = read_payload(envelope.kind, transaction.items, chain_id)
+        created = envelope.created_ms
+        return CheckedTransaction(
+            tx_id, envelope, len(raw), EMPTY_TOTALS, (), False, created, created, rules.rule_set_id, payload
+        )
     records = check_records(transaction.items, rules)
     minutes, distinct = keys_by_minute(envelope.member_id, records)
     ends = [record.end_ms for record in records]
@@ -144,8 +151,10 @@ def check_envelope(transaction: Transaction, *, chain_id: bytes) -> None:
             "for another chain", where="envelope.chain_id", expected=chain_id, actual=envelope.chain_id
         )
     # [REJECT] The kind is one this version handles
-    if envelope.kind is not Kind.RECORDS:
-        raise InvalidTransaction("this kind is not in use", where="envelope.kind", expected="records")
+    if envelope.kind not in ROLES:
+        raise InvalidTransaction(
+            "this kind is not in use", where="envelope.kind", expected=", ".join(kind.name.lower() for kind in ROLES)
+        )
     # [REJECT] The lifetime is within the bound
     if not 0 < envelope.expires_ms - envelope.created_ms <= LIFETIME_MS_MAX:
         raise InvalidTransaction(
@@ -266,19 +275,27 @@ def member_share_of(parameters: Parameters) -> tuple[int, int]:
     return parameters.block_records_max * share // 1000, parameters.block_bytes_max * share // 1000
 
 
+def _wrong_key(envelope: Envelope) -> UnusableTransaction:
+    role = (ROLES[envelope.kind].name or "").lower()
+    return UnusableTransaction(
+        f"the key may not {_VERBS.get(role, role)} for this member",
+        where="envelope.key_id",
+        expected=f"an active {role} key of {envelope.member_id}",
+        actual=envelope.key_id,
+    )
+
+
+_VERBS = {"node": "accuse"}
+
+
 def check_in_context(tx: CheckedTransaction, state: State, block_time_ms: int) -> None:
     """Raise UnusableTransaction where a checked transaction does not fit a block at ``block_time_ms`` on ``state``."""
     envelope = tx.envelope
     slack_ms = AHEAD_SLOTS * state.parameters.slot_ms
-    # [IGNORE] The key is still the member's and may submit
-    key = state.key_with_role(envelope.key_id, Role.SUBMIT)
+    # [IGNORE] The key is still the member's and may sign this kind
+    key = state.key_with_role(envelope.key_id, ROLES[envelope.kind])
     if key is None or key.member_id != envelope.member_id:
-        raise UnusableTransaction(
-            "the key may not submit for this member",
-            where="envelope.key_id",
-            expected=f"an active submit key of {envelope.member_id}",
-            actual=envelope.key_id,
-        )
+        raise _wrong_key(envelope)
     # [IGNORE] It was checked under the rules in force
     if tx.rule_set != state.rule_set:
         raise UnusableTransaction(
@@ -306,6 +323,8 @@ def check_in_context(tx: CheckedTransaction, state: State, block_time_ms: int) -
             expected=f"<= {block_time_ms + slack_ms}",
             actual=envelope.created_ms,
         )
+    if tx.payload is not None:
+        return
     # [IGNORE] Its records are inside the chain's window
     if tx.first_end_ms < block_time_ms - state.parameters.record_window_ms:
         raise UnusableTransaction(

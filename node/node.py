@@ -10,18 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from consensus.election import elect
 from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
 from consensus.tree import BlockNode
 from ledger.crypto import PrivateKey
+from ledger.entries import KeyEntry
 from ledger.errors import ConfigError, LedgerError
 from ledger.genesis import Genesis, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet
-from ledger.state import KeyEntry, State, genesis_state
+from ledger.state import State
 from ledger.store import Space, Store, WriteBatch
 from ledger.transition import block_time_ms
-from ledger.validation import CheckedTransaction, check_transaction
+from ledger.validation import CheckedTransaction, KeyOf, check_transaction
 from node.clock import now_ms, steady_ms
 from node.clock import now_ms as wall_ms
 from node.counters import Counters
@@ -140,6 +140,7 @@ class Node:
         store: Store,
         *,
         key: PrivateKey,
+        next_key: PrivateKey | None = None,
         submit_key: PrivateKey | None = None,
         member_secret: bytes | None = None,
     ) -> None:
@@ -155,8 +156,7 @@ class Node:
         self.rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
         self.rules.run_conformance()
         _bind_store(store, self.chain_id)
-        # Until the engine stands, keys are those of genesis: enough to read back what it validated before.
-        self._state = genesis_state(genesis)
+        self.engine = Engine(genesis, store, key=key, next_key=next_key, check=self._check)
         owner = self.node_key(key.key_id)
         if owner is None:
             raise ConfigError(
@@ -167,13 +167,11 @@ class Node:
                 hint="Start with the member's own key, or have this one admitted",
             )
         self.member_id = owner.member_id
-        is_producer = any(producer.key_id == key.key_id for producer in elect(self._state))
-        self.engine = Engine(genesis, store, key=key if is_producer else None, check=self.check)
         self._check_submit_key()
         self.gossip = Gossip(
             own_key_id=key.key_id,
-            is_producer=lambda key_id: any(p.key_id == key_id for p in self.engine.producers),
-            quorum=lambda: self.engine.quorum,
+            is_producer=self.engine.is_voter,
+            is_quorum=self.engine.is_quorum,
             has_transaction=self.engine.has_transaction,
             read_transaction=store.body,
             read_block=self.engine.block,
@@ -190,7 +188,7 @@ class Node:
             gossip=self.gossip,
             sync=self.sync,
             store=store,
-            check=self.check,
+            check=self.engine.check,
             listener=self.events,
         )
         self._packer: Packer | None = None
@@ -219,8 +217,7 @@ class Node:
     @property
     def state(self) -> State:
         """Return the state at the head of the best chain."""
-        engine: Engine | None = getattr(self, "engine", None)
-        return self._state if engine is None else engine.head.chain.state
+        return self.engine.head.chain.state
 
     def node_key(self, key_id: bytes) -> KeyEntry | None:
         """Return the active node key of a member, None for anybody else's."""
@@ -230,9 +227,8 @@ class Node:
         """Tell whether a key is one that a member stands for a seat with."""
         return any(candidate.key_id == key_id for candidate in self.state.candidates.values())
 
-    def check(self, raw: bytes) -> CheckedTransaction:
-        """Check a raw transaction context-free, under the rules in force."""
-        return check_transaction(raw, chain_id=self.chain_id, key_of=self._key_entry, rules=self.rules)
+    def _check(self, raw: bytes, key_of: KeyOf) -> CheckedTransaction:
+        return check_transaction(raw, chain_id=self.chain_id, key_of=key_of, rules=self.rules)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -320,7 +316,7 @@ class Node:
             chain_id=self.chain_id,
             chain_name=self.genesis.name,
             member_id=self.member_id,
-            is_producer=engine.key_id is not None,
+            is_producer=engine.is_in_office,
             sync=self._sync_state(time_ms),
             head=_point(engine.head),
             justified_height=engine.head.justified_height,
@@ -336,13 +332,12 @@ class Node:
 
     def _sync_state(self, time_ms: int) -> NodeSync:
         engine, sync = self.engine, self.sync.status(now_ms=steady_ms())
-        producers = {producer.key_id for producer in engine.producers}
-        reachable = sum(peer.key_id in producers for peer in self._connected()) + (engine.key_id is not None)
+        reachable = {peer.key_id for peer in self._connected()} | set(engine.key_ids)
         waits = engine.head.last_records_height > engine.final.height or engine.pool.records > 0
         stalled_since = block_time_ms(self.genesis, max(engine.final.slot, 0) + STALL_SLOTS)
         if sync.state == "syncing":
             state = "syncing"
-        elif reachable < engine.quorum:
+        elif not engine.is_quorum(reachable):
             state = "alone"
         elif waits and time_ms > max(stalled_since, self._waits_since(time_ms)):
             state = "stalled"

@@ -39,7 +39,7 @@ class Assembly:
         inventory: Inventory,
         *,
         has_transaction: Callable[[bytes], bool],
-        check_header: Callable[[SealedHeader], None],
+        check_header: Callable[[SealedHeader], bool],
     ) -> None:
         self.complete: list[tuple[Block, PeerId]] = []
         self._inventory = inventory
@@ -67,8 +67,9 @@ class Assembly:
             # [REJECT] The body is the one of the header.
             if body_root(block.body) != header.tx_root:
                 raise InvalidBlock("the body is not the header's", where="block.body", expected=header.tx_root)
-            # [REJECT] A producer signed the header.
-            self._check_header(block.sealed)
+            # [REJECT] Its producer signed the header. [IGNORE] That key is known here: otherwise sync brings the block.
+            if not self._check_header(block.sealed):
+                return False
             # [IGNORE] The sender has filled its share of the waiting room.
             waiting = sum(entry.sender == sender for entry in self._waiting.values())
             if waiting >= limits.BLOCKS_WAITING_PER_PEER_MAX:

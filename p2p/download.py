@@ -40,8 +40,8 @@ class ChainView(Protocol):
     def block_id_at(self, height: int) -> bytes | None:
         """Return the block of the best chain at a height; the chain id at 0."""
 
-    def check_header(self, sealed: SealedHeader) -> None:
-        """Raise InvalidBlock unless a producer of this chain signed the header."""
+    def check_header(self, sealed: SealedHeader) -> bool:
+        """Raise InvalidBlock where the header's producer did not sign it; False where that key is not known yet."""
 
 
 class ForkError(PeerError):
@@ -124,7 +124,7 @@ class Download:
             if is_refused(tail_id):
                 raise PeerError("a block that was refused before", where="headers", actual=tail_id)
             if not self._chain.has_block(tail_id):
-                # [REJECT] A producer signed it.
+                # [REJECT] Its producer signed it. A key admitted on the way is known when the block's turn comes.
                 self._chain.check_header(sealed)
                 pieces.append(Piece(sealed, tail_id))
             else:

@@ -63,10 +63,10 @@ class Gossip:
     """The gossip of one node.
 
     own_key_id: this node's key (20 bytes).
-    is_producer: whether a key id is a producer's; quorum: how many producers accept a transaction.
+    is_producer: whether a key id is a producer's; is_quorum: whether these are enough to accept a transaction.
     has_transaction: whether a body is on disk, pending, included or final.
     read_transaction, read_block: what peers ask for; None where it is not here.
-    check_header: raises InvalidBlock unless a producer signed it.
+    check_header: raises InvalidBlock where its producer did not sign it; False where that key is not known here.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class Gossip:
         *,
         own_key_id: bytes,
         is_producer: Callable[[bytes], bool],
-        quorum: Callable[[], int],
+        is_quorum: Callable[[set[bytes]], bool],
         has_transaction: Callable[[bytes], bool],
         read_transaction: Callable[[bytes], bytes | None],
         read_block: Callable[[bytes], Block | None],
-        check_header: Callable[[SealedHeader], None],
+        check_header: Callable[[SealedHeader], bool],
     ) -> None:
         self.scores = Scores()
         self._inventory = Inventory(
             own_key_id=own_key_id,
             is_producer=is_producer,
-            quorum=quorum,
+            is_quorum=is_quorum,
             has_transaction=has_transaction,
             read_transaction=read_transaction,
         )

@@ -16,8 +16,8 @@ from enum import IntEnum
 
 from ledger.codec import encode
 from ledger.crypto import PrivateKey, hash_of, is_valid_signature, key_id_of
+from ledger.entries import KeyEntry
 from ledger.errors import EncodingError, PeerError
-from ledger.state import KeyEntry
 from p2p import limits
 from p2p.messages import VERSION, Close, Hello, Proof, decode_message, encode_message
 

@@ -31,7 +31,7 @@ class Inventory:
         *,
         own_key_id: bytes,
         is_producer: Callable[[bytes], bool],
-        quorum: Callable[[], int],
+        is_quorum: Callable[[set[bytes]], bool],
         has_transaction: Callable[[bytes], bool],
         read_transaction: Callable[[bytes], bytes | None],
     ) -> None:
@@ -40,7 +40,7 @@ class Inventory:
         self.accepted: list[bytes] = []
         self._own_key_id = own_key_id
         self._is_producer = is_producer
-        self._quorum = quorum
+        self._is_quorum = is_quorum
         self._has_transaction = has_transaction
         self._read_transaction = read_transaction
         self._peers: dict[PeerId, Peer] = {}
@@ -400,7 +400,7 @@ class Inventory:
     def _count(self, tx_id: bytes, entry: Entry, key_id: bytes) -> None:
         """Count a producer that has a transaction on disk; a quorum of them accepts it."""
         entry.stored_by.add(key_id)
-        if not entry.accepted and len(entry.stored_by) >= self._quorum():
+        if not entry.accepted and self._is_quorum(entry.stored_by):
             entry.accepted = True
             self.accepted.append(tx_id)
 

@@ -21,8 +21,8 @@ import aiohttp
 from aiohttp import web
 
 from ledger.crypto import PrivateKey
+from ledger.entries import KeyEntry
 from ledger.errors import ConfigError, EncodingError, PeerError
-from ledger.state import KeyEntry
 from p2p import limits
 from p2p.addresses import check_url, is_loopback
 from p2p.connection import Connection, Ending, LostError, WebSocket, any_certificate, close, frame_of

@@ -7,13 +7,15 @@ from typing import Any
 
 import msgspec
 
-from consensus.election import elect
+from consensus.election import founding_state
+from consensus.epochs import NextEpoch, Position, begin_block, genesis_position, schedule_of, voting_sets
 from consensus.params import quorum_of
-from consensus.schedule import compute_schedule
-from consensus.votes import Checkpoint, Link, VotePool, VotingSet, digest_of
+from consensus.schedule import compute_schedule, producer_at
+from consensus.votes import Checkpoint, Link, VotePool, digest_of, link_of
 from ledger import cdr, merkle
 from ledger.block import (
     Block,
+    Certificate,
     SealedHeader,
     Vote,
     block_id_of,
@@ -23,6 +25,7 @@ from ledger.cdr import CallRecord, call_commitment, record_key_of, talk_ms
 from ledger.codec import INT_MAX, encode
 from ledger.commitment import PRIVATE_FIELDS, field_leaf, make_private_part, party_commitment, prove_field
 from ledger.crypto import ORDER, TAGS, PrivateKey, key_id_of, tagged_hash
+from ledger.entries import KeyEntry, MemberEntry
 from ledger.genesis import (
     Candidate,
     Delegation,
@@ -40,7 +43,7 @@ from ledger.models.tables import INTENSITY_MG_PER_KWH
 from ledger.readable import to_readable
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
-from ledger.state import KeyEntry, MemberEntry, genesis_state, state_path
+from ledger.state import state_path
 from ledger.store import MemoryStore
 from ledger.transaction import make_transaction, tx_id_of
 from ledger.transition import (
@@ -48,7 +51,6 @@ from ledger.transition import (
     ChainState,
     apply_block,
     block_time_ms,
-    genesis_chain,
     make_header,
 )
 from ledger.validation import CheckedTransaction, check_transaction
@@ -268,7 +270,7 @@ def sample_genesis() -> Genesis:
 
 def make_genesis() -> dict[str, Any]:
     genesis = sample_genesis()
-    state = genesis_state(genesis)
+    state = founding_state(genesis)
     entries: list[tuple[tuple[str | bytes, ...], Any]] = [
         (("parameters",), genesis.parameters),
         (("rules",), genesis.rules),
@@ -281,6 +283,7 @@ def make_genesis() -> dict[str, Any]:
             for k in member.keys
         ]
     entries += [(("delegation", d.member_id, d.candidate_id), d.weight) for d in genesis.delegations]
+    entries += [(("epoch",), state.epoch), (("turns",), state.turns), (("voting",), state.voting)]
     return {
         "about": "A genesis as genesis.json has it and as it is hashed; the state it makes: each entry's key (an array "
         "of strings and byte strings), its path in the state tree and its value; who is elected, by rank.",
@@ -294,12 +297,12 @@ def make_genesis() -> dict[str, Any]:
             for key, value in entries
         ],
         "state_root": state.tree.root.hex(),
-        "elected": [producer.member_id for producer in elect(state)],
+        "elected": [producer.member_id for producer in state.epoch.seats],
     }
 
 
 def make_schedule() -> dict[str, Any]:
-    producers = elect(genesis_state(sample_genesis()))
+    producers = tuple(founding_state(sample_genesis()).epoch.seats)
     cases = [(0, bytes(32)), (1, bytes(32)), (7, b"\xff" * 32), (10**9, sha256(b"seed").digest())]
     names = [p.member_id for p in producers]
     return {
@@ -368,7 +371,8 @@ class _Chain:
 
     def __init__(self) -> None:
         self.genesis = sample_genesis()
-        self.chain: ChainState = genesis_chain(self.genesis)
+        self.position = genesis_position(self.genesis)
+        self.schedule = schedule_of(self.chain.state)
         self.overlays: list[Overlay] = []
         self.records: dict[bytes, list[CallRecord]] = {}
         self.checked: list[CheckedTransaction] = []
@@ -380,19 +384,33 @@ class _Chain:
             self.checked.append(checked)
             self.records[checked.tx_id] = [msgspec.msgpack.decode(item, type=CallRecord) for item in tx.items]
 
-    def seal(self, slot: int, transactions: list[CheckedTransaction], certificate: Any) -> Block:
-        """Return the next block, in turn for nobody in particular, having applied it."""
-        producer = NODE_KEYS[MEMBERS[slot % 4]]
+    @property
+    def chain(self) -> ChainState:
+        """Return the chain so far."""
+        return self.position.chain
+
+    def seal(self, slot: int, transactions: list[CheckedTransaction], certificate: Certificate | None) -> Block:
+        """Return the next block, sealed by the slot's producer, having applied it."""
+        election = None
+        if slot // self.schedule.epoch_slots != self.schedule.epoch:
+            following = NextEpoch(self.position, self.schedule)
+            self.schedule, election = following.schedule(slot // self.schedule.epoch_slots), following.election
+        producer = NODE_KEYS[producer_at(self.schedule, slot).member_id]
+        finality = self.position.finality
+        if certificate is not None:
+            finality = finality.after(link_of(certificate))
+        begin = begin_block(self.position, self.schedule, election, slot, finality.final)
         index = RecordIndex(MemoryStore())
         time_ms = block_time_ms(self.genesis, slot)
         seen = SeenRecords(index, self.overlays)
-        builder = BodyBuilder(self.chain.state, time_ms, seen, self.records.__getitem__)
+        builder = BodyBuilder(begin, self.chain.height + 1, time_ms, seen, self.records.__getitem__)
         for tx in transactions:
             builder.add(tx)
         header = make_header(self.chain, slot, producer.key_id, builder, certificate)
         block = Block(SealedHeader(header, producer.sign(block_id_of(header)), certificate), builder.body)
         fresh = SeenRecords(index, self.overlays)
-        self.chain = apply_block(self.chain, block, transactions, time_ms, fresh, self.records.__getitem__)
+        chain = apply_block(self.chain, begin, block, transactions, time_ms, fresh, self.records.__getitem__)
+        self.position = Position(chain, finality, chain.height)
         self.overlays.append(fresh.overlay)
         return block
 
@@ -411,12 +429,12 @@ def make_blocks() -> dict[str, Any]:
         vote = Vote(*source, *target, key.key_id, key.sign(digest_of(chain_id, link)))
         pool.add(vote, key.public_key)
         votes.append(vote)
-    certificate = pool.certificate(link, [VotingSet(0, elect(made.chain.state))])
+    certificate = pool.certificate(link, voting_sets(made.chain.state))
     assert certificate is not None
     second = made.seal(121, [made.checked[1]], certificate)
     return {
         "about": "Two blocks on the genesis in genesis.json, of the transactions in transactions.json; the second has "
-        "void records and carries the certificate of a quorum on the first. The slots are not those of a schedule.",
+        "void records and carries the certificate of a quorum on the first.",
         "blocks": [
             {
                 "header": to_readable(block.sealed.header),

@@ -197,14 +197,13 @@ def parse_start(text: str) -> int:
 
 def print_genesis(genesis: Genesis, where: str) -> None:
     """Print what a founder wants to compare with the others, the chain id first."""
-    from consensus.election import elect
+    from consensus.election import founding_state
     from consensus.params import faults_tolerated, quorum_of
     from ledger.genesis import Role, chain_id_of, rule_set_id_of
-    from ledger.transition import genesis_chain
     from node.cli.lines import utc
     from node.cli.output import print_facts, print_line, print_rows
 
-    producers = elect(genesis_chain(genesis).state)
+    producers = founding_state(genesis).voting.producers
     seats = {producer.member_id: rank + 1 for rank, producer in enumerate(producers)}
     parameters = genesis.parameters
     facts: dict[str, Any] = {

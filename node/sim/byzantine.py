@@ -7,7 +7,7 @@ halves of the peers, votes for every branch, blocks withheld, votes from stale s
 from __future__ import annotations
 
 from consensus.engine import Engine
-from consensus.votes import Link, digest_of
+from consensus.votes import Link, digest_of, link_of
 from ledger.block import (
     Block,
     Certificate,
@@ -99,7 +99,9 @@ class ByzantineNode(SimNode):
             return block
         time_ms = self.world.time_of(header.slot)
         seen = SeenRecords(self.engine.index, self.engine.tree.overlays(parent))
-        builder = BodyBuilder(parent.chain.state, time_ms, seen, self.engine.pending.read_records)
+        finality = parent.finality.after(link_of(certificate)) if certificate else parent.finality
+        begin = parent.begin_child(header.slot, finality)
+        builder = BodyBuilder(begin, parent.height + 1, time_ms, seen, self.engine.pending.read_records)
         for item in block.body[:-1]:
             builder.add(self.world.check(self.store.body(item.tx_id) or b""))
         other = make_header(parent.chain, header.slot, self.key.key_id, builder, certificate)

@@ -49,8 +49,8 @@ class PeeringNode(SimNode):
         assert engine is not None
         self.gossip = Gossip(
             own_key_id=self.key.key_id,
-            is_producer=lambda key_id: any(p.key_id == key_id for p in engine.producers),
-            quorum=lambda: engine.quorum,
+            is_producer=engine.is_voter,
+            is_quorum=engine.is_quorum,
             has_transaction=engine.has_transaction,
             read_transaction=self.store.body,
             read_block=engine.block,

@@ -10,6 +10,7 @@ from functools import cache
 from hashlib import sha256
 from random import Random
 
+from consensus.election import founding_state
 from ledger.cdr import CallRecord, Leg, ReleasedBy, Service
 from ledger.codec import ZERO32, encode
 from ledger.crypto import PrivateKey
@@ -24,10 +25,10 @@ from ledger.genesis import (
     RuleSetPin,
     chain_id_of,
 )
-from ledger.state import genesis_state
-from ledger.transaction import make_transaction
+from ledger.payloads import Payload
+from ledger.transaction import Kind, make_transaction
 from ledger.transition import block_time_ms
-from ledger.validation import CheckedTransaction, check_transaction
+from ledger.validation import CheckedTransaction, KeyOf, check_transaction
 
 GENESIS_MS = 1_767_225_600_000
 """2026-01-01T00:00:00Z, start of slot 0 of every simulated chain."""
@@ -75,22 +76,32 @@ def member_name(number: int) -> str:
 
 
 @cache
-def make_genesis(producers: int) -> Genesis:
-    """Return a chain of members that all hold a seat."""
-    names = [member_name(n) for n in range(producers)]
-    members = [
+def govern_key(number: int) -> PrivateKey:
+    """Return the key with which member ``number`` governs."""
+    return PrivateKey.from_seed(b"govern %d" % number)
+
+
+@cache
+def make_genesis(members: int, seats: int | None = None) -> Genesis:
+    """Return a chain of members that all stand, of equal weight; the first ``seats`` (all of them) are elected."""
+    names = [member_name(n) for n in range(members)]
+    founders = [
         GenesisMember(
             names[n],
             100,
-            [MemberKey(producer_key(n).public_key, Role.NODE), MemberKey(submit_key(n).public_key, Role.SUBMIT)],
+            [
+                MemberKey(producer_key(n).public_key, Role.NODE),
+                MemberKey(submit_key(n).public_key, Role.SUBMIT),
+                MemberKey(govern_key(n).public_key, Role.GOVERN),
+            ],
             Candidate(producer_key(n).key_id, "", ""),
         )
-        for n in range(producers)
+        for n in range(members)
     ]
     parameters = Parameters(
         slot_ms=SLOT_MS,
         epoch_slots=EPOCH_SLOTS,
-        producer_count=producers,
+        producer_count=seats or members,
         max_unfinal=MAX_UNFINAL,
         heartbeat_slots=HEARTBEAT_SLOTS,
         record_window_ms=86_400_000,
@@ -100,7 +111,7 @@ def make_genesis(producers: int) -> Genesis:
         carbon_basis="lifecycle",
     )
     delegations = [Delegation(name, name, 100) for name in names]
-    return Genesis(1, "simulated", GENESIS_MS, parameters, members, delegations, RuleSetPin([], []))
+    return Genesis(1, "simulated", GENESIS_MS, parameters, founders, delegations, RuleSetPin([], []))
 
 
 class NoRules:
@@ -116,18 +127,19 @@ class NoRules:
 class World:
     """One chain's genesis, and the means to make and check its transactions."""
 
-    def __init__(self, producers: int) -> None:
-        self.genesis = make_genesis(producers)
+    def __init__(self, members: int, seats: int | None = None) -> None:
+        self.genesis = make_genesis(members, seats)
         self.chain_id = chain_id_of(self.genesis)
-        self._state = genesis_state(self.genesis)
+        self._state = founding_state(self.genesis)
         self._rules = NoRules(self._state.rule_set)
         self._checked: dict[bytes, CheckedTransaction] = {}
 
-    def check(self, raw: bytes) -> CheckedTransaction:
-        """Return the summary of a raw transaction, checked in full the first time."""
+    def check(self, raw: bytes, key_of: KeyOf | None = None) -> CheckedTransaction:
+        """Return the summary of a raw transaction, checked in full the first time; ``key_of``: of genesis, or more."""
         checked = self._checked.get(raw)
         if checked is None:
-            checked = check_transaction(raw, chain_id=self.chain_id, key_of=self._state.keys.get, rules=self._rules)
+            key_of = key_of or self._state.keys.get
+            checked = check_transaction(raw, chain_id=self.chain_id, key_of=key_of, rules=self._rules)
             self._checked[raw] = checked
         return checked
 
@@ -147,6 +159,19 @@ class World:
             chain_id=self.chain_id,
             created_ms=now_ms,
             expires_ms=now_ms + lifetime_ms,
+        )
+        return encode(transaction)
+
+    def make_payload(self, member: int, kind: Kind, payload: Payload, *, now_ms: int) -> bytes:
+        """Return a signed transaction of a member that governs."""
+        transaction = make_transaction(
+            [encode(payload)],
+            key=govern_key(member),
+            member_id=member_name(member),
+            chain_id=self.chain_id,
+            created_ms=now_ms,
+            expires_ms=now_ms + LIFETIME_MS,
+            kind=kind,
         )
         return encode(transaction)
 

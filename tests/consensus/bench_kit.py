@@ -8,8 +8,11 @@ from consensus.engine import Engine
 from consensus.ready import Ready
 from consensus.votes import Checkpoint, Link, VotingSet, digest_of
 from ledger.block import Block, Certificate, CertificatePart, Header, SealedHeader, Vote, block_id_of, void_bitmap
+from ledger.crypto import PrivateKey
 from ledger.errors import UnknownParent
+from ledger.payloads import Payload
 from ledger.store import MemoryStore, Space, Store, WriteBatch
+from ledger.transaction import Kind
 from node.sim.world import GENESIS_MS, SLOT_MS, World, is_stand_in_signature, producer_key
 
 ZERO = Checkpoint(0, bytes(32))
@@ -58,9 +61,10 @@ class Bench:
         engines: by producer number; one more, without a key, is the observer at the end.
     """
 
-    def __init__(self, producers: int = 4) -> None:
-        self.world = World(producers)
+    def __init__(self, producers: int = 4, seats: int | None = None) -> None:
+        self.world = World(producers, seats)
         self.chain_id = self.world.chain_id
+        self.next_keys: dict[int, PrivateKey] = {}
         self.stores: list[Store] = [MemoryStore() for _ in range(producers + 1)]
         self.engines = [self.make(n) for n in range(producers + 1)]
 
@@ -71,6 +75,7 @@ class Bench:
             self.world.genesis,
             self.stores[number],
             key=key,
+            next_key=self.next_keys.get(number),
             check=self.world.check,
             is_valid=is_stand_in_signature,
         )
@@ -93,8 +98,15 @@ class Bench:
     ) -> bytes:
         """Give a transaction of these calls to every engine; return its id."""
         made_ms = time_of(0) if now_ms is None else now_ms
-        raw = self.world.make_transaction(member, calls, now_ms=made_ms, lifetime_ms=lifetime_ms)
-        checked = self.world.check(raw)
+        return self.hand_in(self.world.make_transaction(member, calls, now_ms=made_ms, lifetime_ms=lifetime_ms))
+
+    def govern(self, member: int, kind: Kind, payload: Payload, *, slot: int = 0) -> bytes:
+        """Give a transaction that governs, made in ``slot``, to every engine; return its id."""
+        return self.hand_in(self.world.make_payload(member, kind, payload, now_ms=time_of(slot)))
+
+    def hand_in(self, raw: bytes) -> bytes:
+        """Give a transaction to every engine; return its id."""
+        checked = self.observer.check(raw)
         for engine, store in zip(self.engines, self.stores, strict=True):
             store.write(WriteBatch([(Space.PENDING.value + checked.tx_id, b"")], [(checked.tx_id, raw)]))
             engine.add_transaction(checked)

@@ -37,7 +37,7 @@ class Desk:
         from ledger.state import genesis_state
 
         seen = SeenRecords(self.index, list(overlays))
-        return BodyBuilder(genesis_state(self.world.genesis), time_of(1), seen, self.pending.read_records)
+        return BodyBuilder(genesis_state(self.world.genesis), 1, time_of(1), seen, self.pending.read_records)
 
     def dropped(self) -> list[tuple[bytes, str]]:
         return [(e.tx_id, e.reason) for e in self.outbox.take().events if isinstance(e, TransactionDropped)]

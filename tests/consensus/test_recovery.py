@@ -67,7 +67,7 @@ def test_a_restarted_producer_keeps_its_promises() -> None:
     assert again.guard == VoteGuard(2, 0, 2)
     again.handle_timer(now_ms=time_of(1))
     assert [m for m in again.take_ready().messages if not isinstance(m, Vote)] == []
-    assert read_guard(bench.stores[number], producer_key(number).key_id) == VoteGuard(2, 0, 2)
+    assert read_guard(bench.stores[number]) == VoteGuard(2, 0, 2)
 
 
 def test_a_crash_before_the_write_leaves_nothing() -> None:

@@ -12,7 +12,7 @@ from ledger.errors import LedgerError
 from ledger.state import genesis_state
 from node.sim.world import make_genesis
 
-PRODUCERS = elect(genesis_state(make_genesis(7)))
+PRODUCERS = tuple(elect(genesis_state(make_genesis(7))))
 
 
 def test_everybody_has_the_same_number_of_turns() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from consensus.forkchoice import choose_head
 from consensus.recovery import genesis_node
 from consensus.tree import BlockNode, BlockTree
@@ -57,14 +59,8 @@ def test_longest_then_earliest_slot_wins() -> None:
 
 def test_lowest_id_breaks_the_last_tie() -> None:
     _, nodes = shape()
-    nodes["d"].chain = ChainState(
-        nodes["d"].chain.chain_id,
-        nodes["b"].chain.height,
-        nodes["b"].chain.slot,
-        nodes["d"].chain.block_id,
-        nodes["d"].chain.state,
-        nodes["d"].chain.history,
-    )
+    chain = replace(nodes["d"].chain, height=nodes["b"].chain.height, slot=nodes["b"].chain.slot)
+    nodes["d"].position = replace(nodes["d"].position, chain=chain)
     assert choose_head([nodes["d"], nodes["b"]]) is nodes["b"]
 
 
@@ -96,10 +92,11 @@ def test_a_link_below_the_root_stays_known_until_it_is_justified() -> None:
     genesis = nodes["root"].checkpoint
     tree.advance(nodes["b"])
     target = nodes["a"].checkpoint
-    assert tree.link_on_branch(nodes["c"], target) == (Link(genesis, target), None)
-    assert tree.link_on_branch(nodes["c"], nodes["b"].checkpoint) == (nodes["b"].link, nodes["b"])
-    assert tree.link_on_branch(nodes["c"], Checkpoint(2, b"x" * 32)) is None
-    assert tree.link_on_branch(nodes["c"], Checkpoint(1, b"d" * 32)) is None
+    sets = nodes["root"].next_voting
+    assert tree.votable_on_branch(nodes["c"], target) == (Link(genesis, target), sets)
+    assert tree.votable_on_branch(nodes["c"], nodes["b"].checkpoint) == (nodes["b"].link, sets)
+    assert tree.votable_on_branch(nodes["c"], Checkpoint(2, b"x" * 32)) is None
+    assert tree.votable_on_branch(nodes["c"], Checkpoint(1, b"d" * 32)) is None
 
 
 def test_empty_epochs_pass_at_once() -> None:

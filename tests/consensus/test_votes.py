@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consensus.election import Producer
 from consensus.params import faults_tolerated, quorum_of
 from consensus.votes import VOTES_PER_PRODUCER_MAX, Link, VoteGuard, VotePool, VotingSet, check_certificate, link_of
 from ledger.block import Certificate, CertificatePart, void_bitmap
 from ledger.codec import decode, encode
+from ledger.entries import Producer
 from ledger.errors import InvalidVote
 from node.sim.world import is_stand_in_signature, member_name, producer_key
 from tests.consensus.bench_kit import make_certificate, make_vote, point

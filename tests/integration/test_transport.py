@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from ledger.crypto import PrivateKey
+from ledger.entries import KeyEntry
 from ledger.errors import ConfigError
-from ledger.state import KeyEntry
 from p2p import limits
 from p2p.addresses import check_url, is_loopback
 from p2p.handshake import Handshake, NonceMemory, Side

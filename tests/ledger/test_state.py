@@ -8,9 +8,10 @@ from ledger_samples import GENESIS, NODE_KEYS, STATE, SUBMIT_KEY, plain
 
 from ledger.codec import decode, encode
 from ledger.crypto import hash_of
+from ledger.entries import KeyEntry, MemberEntry
 from ledger.errors import FieldError
 from ledger.genesis import Role, rule_set_id_of
-from ledger.state import KeyEntry, MemberEntry, genesis_state, state_path
+from ledger.state import genesis_state, state_path
 from ledger.statetree import StateTree, verify_state_proof
 
 
@@ -21,7 +22,7 @@ def test_the_root_is_over_every_entry() -> None:
         ("parameters",): plain(GENESIS.parameters),
     }
     for member in GENESIS.members:
-        entries["member", member.member_id] = [member.weight]
+        entries["member", member.member_id] = [member.weight, 0]
         for key in member.keys:
             key_id = hash_of("key", key.public_key)[:20]
             entries["key", key_id] = [member.member_id, key.public_key, key.roles, 1]
@@ -72,7 +73,7 @@ def test_paths_of_different_kinds_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "value", "where"), [(2, 0, "roles"), (2, 8, "roles"), (3, 2, "active"), (1, b"", "public_key")]
+    ("index", "value", "where"), [(2, 0, "roles"), (2, 8, "roles"), (3, 3, "standing"), (1, b"", "public_key")]
 )
 def test_bounds_of_a_key_entry(index: int, value: object, where: str) -> None:
     fields = plain(STATE.keys[SUBMIT_KEY.key_id])

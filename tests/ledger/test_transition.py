@@ -88,7 +88,7 @@ class Taken:
 
 
 def builder_on(taken: Taken, *overlays: Overlay, index: RecordIndex | None = None) -> BodyBuilder:
-    return BodyBuilder(STATE, NOW_MS, SeenRecords(index or RecordIndex(MemoryStore()), overlays), taken.read)
+    return BodyBuilder(STATE, 1, NOW_MS, SeenRecords(index or RecordIndex(MemoryStore()), overlays), taken.read)
 
 
 # -- void records -------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_bounds_of_a_block_and_of_a_members_share() -> None:
         ({"block_bytes_max": 4 * size - 1, "member_share_milli": 500}, 1),
     ):
         state = genesis_state(make_genesis(replace(PARAMETERS, **changes)))
-        builder = BodyBuilder(state, NOW_MS, SeenRecords(RecordIndex(MemoryStore()), []), taken.read)
+        builder = BodyBuilder(state, 1, NOW_MS, SeenRecords(RecordIndex(MemoryStore()), []), taken.read)
         taken_in = 0
         for first in range(0, 40, 4):
             more = taken.take([at(first + n, 1, 30_000) for n in range(4)])
@@ -340,7 +340,7 @@ def test_members_have_a_share_each() -> None:
     )
     assert isinstance(members[0], GenesisMember)
     state = genesis_state(genesis)
-    builder = BodyBuilder(state, NOW_MS, SeenRecords(RecordIndex(MemoryStore()), []), lambda _: [])
+    builder = BodyBuilder(state, 1, NOW_MS, SeenRecords(RecordIndex(MemoryStore()), []), lambda _: [])
 
     def take(key: Any, member_id: str, number: int) -> CheckedTransaction:
         tx = make_transaction(
@@ -381,7 +381,7 @@ def sealed(
 
 def apply(parent: ChainState, block: Block, transactions: Sequence[CheckedTransaction], taken: Taken) -> ChainState:
     seen = SeenRecords(RecordIndex(MemoryStore()), [])
-    return apply_block(parent, block, transactions, NOW_MS, seen, taken.read)
+    return apply_block(parent, parent.state, block, transactions, NOW_MS, seen, taken.read)
 
 
 @pytest.fixture
@@ -395,7 +395,7 @@ def transactions(taken: Taken) -> list[CheckedTransaction]:
 
 
 def test_genesis() -> None:
-    chain = genesis_chain(GENESIS)
+    chain = genesis_chain(GENESIS, STATE)
     assert (chain.height, chain.slot, chain.block_id, chain.chain_id) == (0, -1, CHAIN_ID, CHAIN_ID)
     assert chain.history.root() == merkle.root_of([CHAIN_ID])
     assert block_time_ms(GENESIS, 0) == GENESIS_MS
@@ -403,7 +403,7 @@ def test_genesis() -> None:
 
 
 def test_what_is_sealed_applies(taken: Taken, transactions: list[CheckedTransaction]) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions, CERTIFICATE)
     header = block.sealed.header
     assert block.body == [BodyItem(transactions[0].tx_id, b"\x04"), BodyItem(transactions[1].tx_id, b"")]
@@ -415,11 +415,11 @@ def test_what_is_sealed_applies(taken: Taken, transactions: list[CheckedTransact
     after = apply(parent, block, transactions, taken)
     assert (after.height, after.slot, after.block_id) == (1, SLOT, block_id_of(header))
     assert after.history.root() == merkle.root_of([CHAIN_ID, block_id_of(header)])
-    assert after == chain_after(parent, header)
+    assert after == chain_after(parent, header, parent.state)
 
 
 def test_an_empty_block_applies(taken: Taken) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, [])
     assert block.sealed.header.totals == EMPTY_TOTALS
     assert apply(parent, block, [], taken).height == 1
@@ -445,7 +445,7 @@ WRONG: dict[str, Any] = {
 def test_each_field_of_a_header_that_lies_is_named(
     name: str, taken: Taken, transactions: list[CheckedTransaction]
 ) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions, CERTIFICATE)
     if name == "totals":
         for part in Totals.__struct_fields__:
@@ -467,7 +467,7 @@ def refusal(parent: ChainState, block: Block, transactions: Sequence[CheckedTran
 
 
 def test_the_first_of_several_lies_is_named(taken: Taken, transactions: list[CheckedTransaction]) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions)
     assert refusal(parent, with_header(block, state_root=bytes(32), height=9), transactions, taken) == "height"
 
@@ -475,21 +475,21 @@ def test_the_first_of_several_lies_is_named(taken: Taken, transactions: list[Che
 @pytest.mark.parametrize("bitmap", [b"", b"\x01", b"\x06", b"\x04\x00", b"\x0c", b"\x84", bytes(125)])
 def test_only_one_bitmap_is_right(bitmap: bytes, taken: Taken, transactions: list[CheckedTransaction]) -> None:
     """Bits beyond the records and zero bytes at the end would be second spellings of one body."""
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions)
     changed = replace(block, body=[BodyItem(transactions[0].tx_id, bitmap), block.body[1]])
     assert refusal(parent, changed, transactions, taken) == "body[0].void_bitmap"
 
 
 def test_zero_bytes_are_no_spelling_of_none(taken: Taken, transactions: list[CheckedTransaction]) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions)
     changed = replace(block, body=[block.body[0], BodyItem(transactions[1].tx_id, b"\x00")])
     assert refusal(parent, changed, transactions, taken) == "body[1].void_bitmap"
 
 
 def test_transactions_that_may_not_be_in_a_block(taken: Taken, transactions: list[CheckedTransaction]) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions)
     twice = replace(block, body=[*block.body, block.body[0]])
     assert refusal(parent, twice, [*transactions, transactions[0]], taken) == "body[2].tx_id"
@@ -505,24 +505,24 @@ def test_transactions_that_may_not_be_in_a_block(taken: Taken, transactions: lis
 
 def test_a_block_over_its_bounds_is_refused(taken: Taken, transactions: list[CheckedTransaction]) -> None:
     genesis = make_genesis(replace(PARAMETERS, block_records_max=3))
-    parent = genesis_chain(genesis)
-    block = sealed(genesis_chain(GENESIS), taken, transactions)
+    parent = genesis_chain(genesis, genesis_state(genesis))
+    block = sealed(genesis_chain(GENESIS, STATE), taken, transactions)
     assert refusal(parent, block, transactions, taken) == "body[1]"
 
 
 def test_a_block_that_claims_the_order_of_other_transactions_is_refused(
     taken: Taken, transactions: list[CheckedTransaction]
 ) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     block = sealed(parent, taken, transactions)
     swapped = replace(block, body=block.body[::-1])
     assert refusal(parent, swapped, transactions[::-1], taken) == "tx_root"
 
 
 def test_the_overlay_is_what_the_block_counted(taken: Taken, transactions: list[CheckedTransaction]) -> None:
-    parent = genesis_chain(GENESIS)
+    parent = genesis_chain(GENESIS, STATE)
     seen = SeenRecords(RecordIndex(MemoryStore()), [])
-    apply_block(parent, sealed(parent, taken, transactions), transactions, NOW_MS, seen, taken.read)
+    apply_block(parent, parent.state, sealed(parent, taken, transactions), transactions, NOW_MS, seen, taken.read)
     assert seen.overlay.tx_ids == {tx.tx_id for tx in transactions}
     keys = {n: record_key_of("alba", at(n, 1, 0)) for n in (1, 2, 3)}
     assert seen.overlay.minutes == {MINUTE + 1: {keys[1], keys[2]}, MINUTE + 2: {keys[3]}}

@@ -33,13 +33,13 @@ OWN = b"\xee" * 20
 class Bench:
     """One gossip under a test's direct control."""
 
-    def __init__(self, *peers, quorum=3, check_header=lambda sealed: None):
+    def __init__(self, *peers, quorum=3, check_header=lambda sealed: True):
         self.store = {}
         self.blocks = {}
         self.gossip = Gossip(
             own_key_id=OWN,
             is_producer=lambda key_id: key_id != C,
-            quorum=lambda: quorum,
+            is_quorum=lambda stored_by: len(stored_by) >= quorum,
             has_transaction=self.store.__contains__,
             read_transaction=self.store.get,
             read_block=self.blocks.get,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.crypto import PrivateKey
+from ledger.entries import KeyEntry
 from ledger.errors import PeerError
-from ledger.state import KeyEntry
 from p2p import limits
 from p2p.handshake import Handshake, NonceMemory, ProvenPeer, Side
 from p2p.messages import CloseCode, Hello, Proof, Status, close_message, decode_message, encode_message

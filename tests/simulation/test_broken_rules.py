@@ -31,7 +31,7 @@ def patch_vote_once(monkeypatch: pytest.MonkeyPatch) -> None:
     vote: Callable[[Engine], None] = Engine._vote
 
     def vote_once(self: Engine) -> None:
-        if self._key is not None and not self.votes.has(self.head.link, self._key.key_id):
+        if not any(self.votes.has(self.head.link, key_id) for key_id in self.key_ids):
             vote(self)
 
     monkeypatch.setattr(Engine, "_vote", vote_once)

@@ -88,7 +88,7 @@ def quiet_cluster(producers: int) -> Simulation:
 def test_finality_within_a_quarter_slot_after_the_next_block(producers: int) -> None:
     simulation = quiet_cluster(producers)
     simulation.feed(0, 20)
-    simulation.run_until(24)
+    simulation.run_until(28)
     watch = simulation.watch
     sealed_ms = {}
     assert max(watch.final) >= 18
@@ -145,13 +145,13 @@ def test_the_greater_side_of_a_partition_goes_on() -> None:
 def test_kill_at_any_moment(points: int) -> None:
     """Each node in turn is struck at this point of its steps, and comes back without help."""
     simulation = quiet_cluster(4)
-    simulation.feed(0, 24)
+    simulation.feed(0, 28)
     for turn, node in enumerate(simulation.nodes):
         simulation.run_until(3 + 5 * turn)
         node.crash_after = points
-    simulation.run_until(24)
+    simulation.run_until(28)
     simulation.heal()
-    simulation.run_until(40)
+    simulation.run_until(44)
     assert simulation.crashes == 4
     assert simulation.is_settled()
 

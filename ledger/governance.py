@@ -1,0 +1,317 @@
+"""What a payload does to the state: the members' own affairs, and what they decide together.
+
+A change holds from the next block on. Within a block, later transactions see the changes of earlier ones, but who
+may sign is judged by the state at the block's start.
+
+Source: docs/protocol.md, "Governance".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec.structs import replace
+
+from ledger.crypto import key_id_of
+from ledger.entries import (
+    KeyEntry,
+    KeyStanding,
+    MemberEntry,
+    Proposal,
+    ProposalAction,
+    ProposalEntry,
+    StruckEntry,
+)
+from ledger.errors import UnusableTransaction
+from ledger.genesis import KEYS_MAX, MEMBERS_MAX, Role
+from ledger.payloads import (
+    Approval,
+    CandidateChange,
+    Delegations,
+    Evidence,
+    KeyChange,
+    KeyChanges,
+    KeyOperation,
+    Payload,
+)
+from ledger.state import State, StateKey
+
+PROPOSALS_MAX = 64
+"""Open proposals of a chain."""
+PROPOSALS_PER_MEMBER_MAX = 8
+PROPOSAL_LIFETIME_MS_MAX = 30 * 86_400_000
+
+
+def apply_payload(state: State, payload: Payload, *, member_id: str, tx_id: bytes, height: int, time_ms: int) -> State:
+    """Return the state after a transaction of ``member_id`` in the block at ``height`` and block time ``time_ms``.
+
+    Raises UnusableTransaction naming the field where it does not fit this state.
+    """
+    # [IGNORE] Its member is still one
+    if member_id not in state.members:
+        raise _unusable("no member", "envelope.member_id", actual=member_id)
+    match payload:
+        case KeyChanges():
+            return _change_keys(state, member_id, payload)
+        case CandidateChange():
+            return _change_candidate(state, member_id, payload)
+        case Delegations():
+            return _delegate(state, member_id, payload)
+        case Proposal():
+            return _propose(state, member_id, payload, tx_id, time_ms, height)
+        case Approval():
+            return _approve(state, member_id, payload, time_ms, height)
+        case Evidence():
+            return _strike(state, payload, height)
+
+
+# -- a member's own affairs ----------------------------------------------------------------------------------------
+
+
+def _change_keys(state: State, member_id: str, payload: KeyChanges) -> State:
+    for index, change in enumerate(payload.changes):
+        where = f"changes[{index}]"
+        match change.operation:
+            case KeyOperation.ADD:
+                assert change.public_key is not None
+                state = state.changed(_new_key(state, member_id, change.public_key, change.roles, where))
+            case KeyOperation.ROTATE:
+                state = _rotate(state, member_id, change, where)
+            case KeyOperation.REVOKE:
+                assert change.key_id is not None
+                entry = _own_key(state, member_id, change.key_id, where)
+                changes: dict[StateKey, Any] = {("key", change.key_id): _ended(state, change.key_id, entry)}
+                candidate = state.candidates.get(member_id)
+                if candidate is not None and candidate.key_id == change.key_id:
+                    changes["candidate", member_id] = None
+                state = state.changed(changes)
+    active = [k for k in state.keys.values() if k.member_id == member_id and k.standing is KeyStanding.ACTIVE]
+    # [IGNORE] The member can still govern itself
+    if not any(key.roles & Role.GOVERN for key in active):
+        raise _unusable(
+            "this would leave the member without a govern key", "changes", hint="Add another govern key with it"
+        )
+    # [IGNORE] It has not too many keys
+    if len(active) > KEYS_MAX:
+        raise _unusable("too many active keys", "changes", expected=f"<= {KEYS_MAX}", actual=len(active))
+    return state
+
+
+def _new_key(state: State, member_id: str, public_key: bytes, roles: int, where: str) -> dict[StateKey, Any]:
+    key_id = key_id_of(public_key)
+    # [IGNORE] The key is new to the chain
+    if key_id in state.keys:
+        raise _unusable("the chain knows this key already", f"{where}.public_key", actual=key_id)
+    return {("key", key_id): KeyEntry(member_id, public_key, roles, KeyStanding.ACTIVE)}
+
+
+def _own_key(state: State, member_id: str, key_id: bytes, where: str) -> KeyEntry:
+    entry = state.keys.get(key_id)
+    # [IGNORE] The key is an active one of the member
+    if entry is None or entry.member_id != member_id or entry.standing is not KeyStanding.ACTIVE:
+        raise _unusable("not an active key of this member", f"{where}.key_id", actual=key_id)
+    return entry
+
+
+def _rotate(state: State, member_id: str, change: KeyChange, where: str) -> State:
+    assert change.public_key is not None
+    assert change.key_id is not None
+    old = _own_key(state, member_id, change.key_id, where)
+    changes = _new_key(state, member_id, change.public_key, old.roles, where)
+    changes["key", change.key_id] = _ended(state, change.key_id, old)
+    candidate = state.candidates.get(member_id)
+    if candidate is not None and candidate.key_id == change.key_id:
+        changes["candidate", member_id] = replace(candidate, key_id=key_id_of(change.public_key))
+    return state.changed(changes)
+
+
+def _ended(state: State, key_id: bytes, entry: KeyEntry) -> KeyEntry:
+    """Return the entry of a key that ends: at once, or when the producers are without it."""
+    standing = KeyStanding.RETIRING if key_id in keys_in_office(state) else KeyStanding.REVOKED
+    return replace(entry, standing=standing)
+
+
+def keys_in_office(state: State) -> set[bytes]:
+    """Return the keys that may produce now, or whose votes count now or after the change under way."""
+    pending = state.voting.pending
+    office = [*state.epoch.seats, *state.voting.producers, *(pending.producers if pending else ())]
+    return {producer.key_id for producer in office}
+
+
+def _change_candidate(state: State, member_id: str, payload: CandidateChange) -> State:
+    candidate = payload.candidate
+    if candidate is None:
+        # [IGNORE] Who withdraws stands
+        if member_id not in state.candidates:
+            raise _unusable("the member does not stand", "candidate")
+        return state.changed({("candidate", member_id): None})
+    # [IGNORE] Who stands has not been struck
+    if member_id in state.struck:
+        raise _unusable("the member was struck", "candidate", hint="It has to be readmitted by proposal first")
+    key = state.key_with_role(candidate.key_id, Role.NODE)
+    # [IGNORE] It stands with a node key of its own
+    if key is None or key.member_id != member_id:
+        raise _unusable(
+            "not a node key of this member",
+            "candidate.key_id",
+            expected=f"an active node key of {member_id}",
+            actual=candidate.key_id,
+        )
+    return state.changed({("candidate", member_id): candidate})
+
+
+def _delegate(state: State, member_id: str, payload: Delegations) -> State:
+    weight = state.members[member_id].weight
+    total = sum(part.weight for part in payload.parts)
+    # [IGNORE] A member delegates no more than its weight
+    if total > weight:
+        raise _unusable("more than the member's weight", "parts", expected=f"<= {weight}", actual=total)
+    for part in payload.parts:
+        # [IGNORE] Those delegated to stand
+        if part.candidate_id not in state.candidates or part.candidate_id in state.struck:
+            raise _unusable("no candidate", "parts.candidate_id", actual=part.candidate_id)
+    changes: dict[StateKey, Any] = {("delegation", *pair): None for pair in state.delegations if pair[0] == member_id}
+    changes |= {("delegation", member_id, part.candidate_id): part.weight for part in payload.parts}
+    return state.changed(changes)
+
+
+# -- what concerns all ---------------------------------------------------------------------------------------------
+
+
+def _propose(state: State, member_id: str, proposal: Proposal, tx_id: bytes, time_ms: int, height: int) -> State:
+    # [IGNORE] It has not expired, and will within the bound
+    if not time_ms < proposal.expires_ms <= time_ms + PROPOSAL_LIFETIME_MS_MAX:
+        raise _unusable(
+            "expired, or open for too long",
+            "expires_ms",
+            expected=f"{time_ms + 1} to {time_ms + PROPOSAL_LIFETIME_MS_MAX}",
+            actual=proposal.expires_ms,
+        )
+    expired = [i for i, entry in state.proposals.items() if entry.proposal.expires_ms <= time_ms]
+    state = state.changed({("proposal", i): None for i in expired})
+    own = sum(entry.proposer == member_id for entry in state.proposals.values())
+    # [IGNORE] There are not too many open
+    if len(state.proposals) >= PROPOSALS_MAX or own >= PROPOSALS_PER_MEMBER_MAX:
+        raise _unusable(
+            "too many proposals are open",
+            "proposals",
+            expected=f"< {PROPOSALS_MAX}, and < {PROPOSALS_PER_MEMBER_MAX} of one member",
+            actual=f"{len(state.proposals)}, {own} of {member_id}",
+        )
+    # [IGNORE] It can be carried out as things stand
+    _carry_out(state, proposal, height)
+    return _count_approvals(state, tx_id, ProposalEntry(member_id, proposal, [member_id]), height)
+
+
+def _approve(state: State, member_id: str, payload: Approval, time_ms: int, height: int) -> State:
+    entry = state.proposals.get(payload.proposal_id)
+    # [IGNORE] The proposal is open
+    if entry is None or entry.proposal.expires_ms <= time_ms:
+        raise _unusable("no open proposal", "proposal_id", actual=payload.proposal_id)
+    # [IGNORE] Nobody approves twice
+    if member_id in entry.approvals:
+        raise _unusable("approved already", "proposal_id", actual=payload.proposal_id)
+    entry = replace(entry, approvals=sorted([*entry.approvals, member_id]))
+    return _count_approvals(state, payload.proposal_id, entry, height)
+
+
+def _count_approvals(state: State, proposal_id: bytes, entry: ProposalEntry, height: int) -> State:
+    """Return the state with the proposal carried out if two-thirds of the weight approve it, else open."""
+    total = sum(member.weight for member in state.members.values())
+    approved = sum(state.members[name].weight for name in entry.approvals if name in state.members)
+    if 3 * approved < 2 * total:
+        return state.changed({("proposal", proposal_id): entry})
+    return _carry_out(state.changed({("proposal", proposal_id): None}), entry.proposal, height)
+
+
+def _carry_out(state: State, proposal: Proposal, height: int) -> State:
+    match proposal.action:
+        case ProposalAction.ADMIT:
+            return _admit(state, proposal, height)
+        case ProposalAction.SEATS:
+            return state.changed({("parameters",): replace(state.parameters, producer_count=proposal.seats)})
+    member_id = proposal.member_id or ""
+    member = state.members.get(member_id)
+    # [IGNORE] The member concerned is one
+    if member is None:
+        raise _unusable("no member", "proposal.member_id", actual=member_id)
+    match proposal.action:
+        case ProposalAction.REWEIGH:
+            return state.changed(_reweigh(state, member_id, member, proposal.weight))
+        case ProposalAction.REMOVE:
+            return _remove(state, member_id)
+        case ProposalAction.READMIT:
+            # [IGNORE] Who is readmitted was struck
+            if member_id not in state.struck:
+                raise _unusable("the member was not struck", "proposal.member_id", actual=member_id)
+            cleared = replace(member, cleared_height=height)
+            return state.changed({("struck", member_id): None, ("member", member_id): cleared})
+    raise AssertionError(proposal.action)
+
+
+def _admit(state: State, proposal: Proposal, height: int) -> State:
+    member_id = proposal.member_id or ""
+    # [IGNORE] Who is admitted is new, and there is room
+    if member_id in state.members:
+        raise _unusable("a member already", "proposal.member_id", actual=member_id)
+    if len(state.members) >= MEMBERS_MAX:
+        raise _unusable("too many members", "proposal.member_id", expected=f"< {MEMBERS_MAX}")
+    changes: dict[StateKey, Any] = {("member", member_id): MemberEntry(proposal.weight, height)}
+    for index, key in enumerate(proposal.keys):
+        changes |= _new_key(state, member_id, key.public_key, key.roles, f"proposal.keys[{index}]")
+    return state.changed(changes)
+
+
+def _reweigh(state: State, member_id: str, member: MemberEntry, weight: int) -> Mapping[StateKey, Any]:
+    """Return another weight, with as much of the delegations as it covers, in the candidates' order."""
+    changes: dict[StateKey, Any] = {("member", member_id): replace(member, weight=weight)}
+    left = weight
+    for pair, part in sorted(state.delegations.items()):
+        if pair[0] == member_id:
+            kept = min(part, left)
+            left -= kept
+            if kept != part:
+                changes["delegation", *pair] = kept or None
+    return changes
+
+
+def _remove(state: State, member_id: str) -> State:
+    # [IGNORE] Somebody remains
+    if len(state.members) == 1:
+        raise _unusable("the last member cannot be removed", "proposal.member_id", actual=member_id)
+    changes: dict[StateKey, Any] = {("member", member_id): None}
+    if member_id in state.candidates:
+        changes["candidate", member_id] = None
+    if member_id in state.struck:
+        changes["struck", member_id] = None
+    changes |= {("delegation", *pair): None for pair in state.delegations if member_id in pair}
+    for key_id, entry in state.keys.items():
+        if entry.member_id == member_id and entry.standing is not KeyStanding.REVOKED:
+            changes["key", key_id] = _ended(state, key_id, entry)
+    return state.changed(changes)
+
+
+def _strike(state: State, evidence: Evidence, height: int) -> State:
+    key = state.keys.get(key_id_of(evidence.public_key))
+    member = state.members.get(key.member_id) if key else None
+    # [IGNORE] The key accused is a member's
+    if key is None or member is None:
+        raise _unusable("the key accused is no member's", "public_key", actual=evidence.public_key)
+    # [IGNORE] The member is not struck already, and the fault is not settled
+    if key.member_id in state.struck:
+        raise _unusable("struck already", "public_key", actual=key.member_id)
+    if evidence.height <= member.cleared_height:
+        raise _unusable(
+            "settled: the member was readmitted since",
+            "evidence",
+            expected=f"a fault above height {member.cleared_height}",
+            actual=evidence.height,
+        )
+    return state.changed({("struck", key.member_id): StruckEntry(height, 0)})
+
+
+def _unusable(
+    what: str, where: str, *, expected: object = "", actual: object = "", hint: str = ""
+) -> UnusableTransaction:
+    return UnusableTransaction(what, where=where, expected=expected, actual=actual, hint=hint)
