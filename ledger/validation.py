@@ -112,8 +112,8 @@ def check_transaction(raw: bytes, *, chain_id: bytes, key_of: KeyOf, rules: Rule
     tx_id = tx_id_of(envelope)
     check_envelope(transaction, chain_id=chain_id)
     key = key_of(envelope.key_id)
-    # [IGNORE] The key is known here. Whether it may still sign is a matter of the block that the transaction is in.
-    if key is None or key.member_id != envelope.member_id:
+    # [IGNORE] The key is known here and has the role. Whether it is active is up to the block with the transaction.
+    if key is None or key.member_id != envelope.member_id or not key.roles & ROLES[envelope.kind]:
         raise _wrong_key(envelope)
     # [REJECT] The signature is by that key
     if key_id_of(key.public_key) != envelope.key_id or not is_valid_signature(

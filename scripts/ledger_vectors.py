@@ -43,7 +43,7 @@ from ledger.models.tables import INTENSITY_MG_PER_KWH
 from ledger.readable import to_readable
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
-from ledger.state import state_path
+from ledger.state import state_changes, state_path
 from ledger.store import MemoryStore
 from ledger.transaction import make_transaction, tx_id_of
 from ledger.transition import (
@@ -417,9 +417,11 @@ class _Chain:
 
 def make_blocks() -> dict[str, Any]:
     made = _Chain()
+    states = [made.chain.state]
     chain_id = made.chain.chain_id
     source = Checkpoint(0, chain_id)
     first = made.seal(120, [made.checked[0]], None)
+    states.append(made.chain.state)
     target = Checkpoint(1, made.chain.block_id)
     link = Link(source, target)
     pool = VotePool(chain_id)
@@ -432,9 +434,11 @@ def make_blocks() -> dict[str, Any]:
     certificate = pool.certificate(link, voting_sets(made.chain.state))
     assert certificate is not None
     second = made.seal(121, [made.checked[1]], certificate)
+    states.append(made.chain.state)
     return {
         "about": "Two blocks on the genesis in genesis.json, of the transactions in transactions.json; the second has "
-        "void records and carries the certificate of a quorum on the first.",
+        "void records and carries the certificate of a quorum on the first. `state_changes`: the entries of the state "
+        "that each block changes, null where one goes: the first begins epoch 1.",
         "blocks": [
             {
                 "header": to_readable(block.sealed.header),
@@ -445,8 +449,12 @@ def make_blocks() -> dict[str, Any]:
                 "body_items": [encode(item).hex() for item in block.body],
                 "qc_hash": certificate_hash(block.sealed.certificate).hex(),
                 "encoded": encode(block).hex(),
+                "state_changes": [
+                    {"key": encode(key).hex(), "value": None if value is None else encode(value).hex()}
+                    for key, value in sorted(state_changes(before, after).items(), key=lambda change: encode(change[0]))
+                ],
             }
-            for block in (first, second)
+            for block, before, after in zip((first, second), states, states[1:], strict=False)
         ],
         "vote_digest": digest_of(chain_id, link).hex(),
         "votes": [{"readable": to_readable(vote), "encoded": encode(vote).hex()} for vote in votes],

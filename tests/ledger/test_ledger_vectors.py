@@ -178,6 +178,7 @@ def test_transactions() -> None:
 def test_blocks() -> None:
     vectors, genesis = load("blocks.json"), load("genesis.json")
     ids = [bytes.fromhex(genesis["chain_id"])]
+    state = {bytes.fromhex(entry["key"]): entry["value"] for entry in genesis["state"]}
     node_keys = {key["key_id"]: key["public_key"] for key in load("crypto.json")["keys"]}
     for height, case in enumerate(vectors["blocks"], start=1):
         encoded = bytes.fromhex(case["header_encoded"])
@@ -186,7 +187,9 @@ def test_blocks() -> None:
         assert header[1:3] == [ids[0], height]
         assert header[4] == ids[-1]
         assert header[8] == merkle([bytes.fromhex(item) for item in case["body_items"]])
-        assert header[10].hex() == genesis["state_root"]
+        state |= {bytes.fromhex(change["key"]): change["value"] for change in case["state_changes"]}
+        entries = {tagged("state", key): bytes.fromhex(value) for key, value in state.items() if value is not None}
+        assert header[10] == sparse(entries)
         assert header[11] == merkle(ids)
         assert header[12].hex() == case["qc_hash"]
         assert tagged("header", encoded).hex() == case["block_id"]

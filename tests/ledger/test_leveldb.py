@@ -252,8 +252,8 @@ def test_damage_found_while_reading_names_the_directory(path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "kind", "hint"),
     [
-        ("ledgerd store 2\n", StoreVersion, "Run the newer program"),
-        ("ledgerd store 0\n", StoreVersion, "Delete it and let the node sync again"),
+        ("ledgerd store 3\n", StoreVersion, "Run the newer program"),
+        ("ledgerd store 1\n", StoreVersion, "Delete it and let the node sync again"),
         ("ledgerd store x\n", StoreDamaged, "Restore it"),
         ("ledgerd store 1", StoreDamaged, "Restore it"),
         ("ledgerd store 15", StoreDamaged, "Restore it"),
