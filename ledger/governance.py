@@ -30,17 +30,17 @@ from ledger.payloads import (
     CandidateChange,
     Delegations,
     Evidence,
-    KeyChange,
     KeyChanges,
     KeyOperation,
     Payload,
 )
 from ledger.state import State, StateKey
 
-PROPOSALS_MAX = 64
-"""Open proposals of a chain."""
 PROPOSALS_PER_MEMBER_MAX = 8
+"""Open proposals of one member. There is no bound for all: a few members could fill it and silence the others."""
 PROPOSAL_LIFETIME_MS_MAX = 30 * 86_400_000
+KEYS_EVER_MAX = 4_096
+"""Keys of one member, ended ones included: the state keeps them for ever, so that no id is ever used twice."""
 
 
 def apply_payload(state: State, payload: Payload, *, member_id: str, tx_id: bytes, height: int, time_ms: int) -> State:
@@ -53,7 +53,7 @@ def apply_payload(state: State, payload: Payload, *, member_id: str, tx_id: byte
         raise _unusable("no member", "envelope.member_id", actual=member_id)
     match payload:
         case KeyChanges():
-            return _change_keys(state, member_id, payload)
+            return _change_keys(state, member_id, payload, time_ms)
         case CandidateChange():
             return _change_candidate(state, member_id, payload)
         case Delegations():
@@ -69,67 +69,62 @@ def apply_payload(state: State, payload: Payload, *, member_id: str, tx_id: byte
 # -- a member's own affairs ----------------------------------------------------------------------------------------
 
 
-def _change_keys(state: State, member_id: str, payload: KeyChanges) -> State:
+def _change_keys(state: State, member_id: str, payload: KeyChanges, time_ms: int) -> State:
+    """Return the state with the changes of a member's keys: all of them, in order, or none."""
+    office, reserved = keys_in_office(state), _reserved_keys(state, time_ms)
+    own = {key_id: entry for key_id, entry in state.keys.items() if entry.member_id == member_id}
+    before, candidate = dict(own), state.candidates.get(member_id)
     for index, change in enumerate(payload.changes):
-        where = f"changes[{index}]"
-        match change.operation:
-            case KeyOperation.ADD:
-                assert change.public_key is not None
-                state = state.changed(_new_key(state, member_id, change.public_key, change.roles, where))
-            case KeyOperation.ROTATE:
-                state = _rotate(state, member_id, change, where)
-            case KeyOperation.REVOKE:
-                assert change.key_id is not None
-                entry = _own_key(state, member_id, change.key_id, where)
-                changes: dict[StateKey, Any] = {("key", change.key_id): _ended(state, change.key_id, entry)}
-                candidate = state.candidates.get(member_id)
-                if candidate is not None and candidate.key_id == change.key_id:
-                    changes["candidate", member_id] = None
-                state = state.changed(changes)
-    active = [k for k in state.keys.values() if k.member_id == member_id and k.standing is KeyStanding.ACTIVE]
+        where, roles, new_id = f"changes[{index}]", change.roles, b""
+        if change.key_id is not None:
+            roles = _active(own, change.key_id, where).roles
+            own[change.key_id] = _ended(own[change.key_id], change.key_id in office)
+        if change.public_key is not None:
+            new_id = key_id_of(change.public_key)
+            # [IGNORE] The key is new to the chain, and nobody is about to be admitted with it
+            if new_id in state.keys or new_id in own or change.public_key in reserved:
+                raise _unusable("the chain knows this key already", f"{where}.public_key", actual=new_id)
+            own[new_id] = KeyEntry(member_id, change.public_key, roles, KeyStanding.ACTIVE)
+        if candidate is not None and candidate.key_id == change.key_id:
+            candidate = replace(candidate, key_id=new_id) if change.operation is KeyOperation.ROTATE else None
+    _check_own_keys(own)
+    changes: dict[StateKey, Any] = {("key", k): entry for k, entry in own.items() if before.get(k) is not entry}
+    if candidate != state.candidates.get(member_id):
+        changes["candidate", member_id] = candidate
+    return state.changed(changes)
+
+
+def _active(own: Mapping[bytes, KeyEntry], key_id: bytes, where: str) -> KeyEntry:
+    entry = own.get(key_id)
+    # [IGNORE] The key is an active one of the member
+    if entry is None or entry.standing is not KeyStanding.ACTIVE:
+        raise _unusable("not an active key of this member", f"{where}.key_id", actual=key_id)
+    return entry
+
+
+def _check_own_keys(own: Mapping[bytes, KeyEntry]) -> None:
+    active = [key for key in own.values() if key.standing is KeyStanding.ACTIVE]
     # [IGNORE] The member can still govern itself
     if not any(key.roles & Role.GOVERN for key in active):
         raise _unusable(
             "this would leave the member without a govern key", "changes", hint="Add another govern key with it"
         )
-    # [IGNORE] It has not too many keys
+    # [IGNORE] It has not too many keys, now or with those it had: what was a key is remembered for ever
     if len(active) > KEYS_MAX:
         raise _unusable("too many active keys", "changes", expected=f"<= {KEYS_MAX}", actual=len(active))
-    return state
+    if len(own) > KEYS_EVER_MAX:
+        raise _unusable("too many keys, ended ones included", "changes", expected=f"<= {KEYS_EVER_MAX}")
 
 
-def _new_key(state: State, member_id: str, public_key: bytes, roles: int, where: str) -> dict[StateKey, Any]:
-    key_id = key_id_of(public_key)
-    # [IGNORE] The key is new to the chain
-    if key_id in state.keys:
-        raise _unusable("the chain knows this key already", f"{where}.public_key", actual=key_id)
-    return {("key", key_id): KeyEntry(member_id, public_key, roles, KeyStanding.ACTIVE)}
+def _reserved_keys(state: State, time_ms: int) -> set[bytes]:
+    """Return the public keys that open proposals admit members with: taking one would be a veto against them."""
+    proposals = (entry.proposal for entry in state.proposals.values())
+    return {key.public_key for proposal in proposals if proposal.expires_ms > time_ms for key in proposal.keys}
 
 
-def _own_key(state: State, member_id: str, key_id: bytes, where: str) -> KeyEntry:
-    entry = state.keys.get(key_id)
-    # [IGNORE] The key is an active one of the member
-    if entry is None or entry.member_id != member_id or entry.standing is not KeyStanding.ACTIVE:
-        raise _unusable("not an active key of this member", f"{where}.key_id", actual=key_id)
-    return entry
-
-
-def _rotate(state: State, member_id: str, change: KeyChange, where: str) -> State:
-    assert change.public_key is not None
-    assert change.key_id is not None
-    old = _own_key(state, member_id, change.key_id, where)
-    changes = _new_key(state, member_id, change.public_key, old.roles, where)
-    changes["key", change.key_id] = _ended(state, change.key_id, old)
-    candidate = state.candidates.get(member_id)
-    if candidate is not None and candidate.key_id == change.key_id:
-        changes["candidate", member_id] = replace(candidate, key_id=key_id_of(change.public_key))
-    return state.changed(changes)
-
-
-def _ended(state: State, key_id: bytes, entry: KeyEntry) -> KeyEntry:
+def _ended(entry: KeyEntry, is_in_office: bool) -> KeyEntry:
     """Return the entry of a key that ends: at once, or when the producers are without it."""
-    standing = KeyStanding.RETIRING if key_id in keys_in_office(state) else KeyStanding.REVOKED
-    return replace(entry, standing=standing)
+    return replace(entry, standing=KeyStanding.RETIRING if is_in_office else KeyStanding.REVOKED)
 
 
 def keys_in_office(state: State) -> set[bytes]:
@@ -191,13 +186,13 @@ def _propose(state: State, member_id: str, proposal: Proposal, tx_id: bytes, tim
     expired = [i for i, entry in state.proposals.items() if entry.proposal.expires_ms <= time_ms]
     state = state.changed({("proposal", i): None for i in expired})
     own = sum(entry.proposer == member_id for entry in state.proposals.values())
-    # [IGNORE] There are not too many open
-    if len(state.proposals) >= PROPOSALS_MAX or own >= PROPOSALS_PER_MEMBER_MAX:
+    # [IGNORE] The member has not too many open
+    if own >= PROPOSALS_PER_MEMBER_MAX:
         raise _unusable(
-            "too many proposals are open",
+            "too many proposals of this member are open",
             "proposals",
-            expected=f"< {PROPOSALS_MAX}, and < {PROPOSALS_PER_MEMBER_MAX} of one member",
-            actual=f"{len(state.proposals)}, {own} of {member_id}",
+            expected=f"< {PROPOSALS_PER_MEMBER_MAX}",
+            actual=own,
         )
     # [IGNORE] It can be carried out as things stand
     _carry_out(state, proposal, height)
@@ -259,7 +254,11 @@ def _admit(state: State, proposal: Proposal, height: int) -> State:
         raise _unusable("too many members", "proposal.member_id", expected=f"< {MEMBERS_MAX}")
     changes: dict[StateKey, Any] = {("member", member_id): MemberEntry(proposal.weight, height)}
     for index, key in enumerate(proposal.keys):
-        changes |= _new_key(state, member_id, key.public_key, key.roles, f"proposal.keys[{index}]")
+        key_id = key_id_of(key.public_key)
+        # [IGNORE] Its keys are new to the chain
+        if key_id in state.keys:
+            raise _unusable("the chain knows this key already", f"proposal.keys[{index}].public_key", actual=key_id)
+        changes["key", key_id] = KeyEntry(member_id, key.public_key, key.roles, KeyStanding.ACTIVE)
     return state.changed(changes)
 
 
@@ -286,9 +285,15 @@ def _remove(state: State, member_id: str) -> State:
     if member_id in state.struck:
         changes["struck", member_id] = None
     changes |= {("delegation", *pair): None for pair in state.delegations if member_id in pair}
-    for key_id, entry in state.keys.items():
-        if entry.member_id == member_id and entry.standing is not KeyStanding.REVOKED:
-            changes["key", key_id] = _ended(state, key_id, entry)
+    office = keys_in_office(state)
+    for key_id, key in state.keys.items():
+        if key.member_id == member_id and key.standing is not KeyStanding.REVOKED:
+            changes["key", key_id] = _ended(key, key_id in office)
+    # Whoever is admitted under this name later has approved of nothing yet.
+    for proposal_id, entry in state.proposals.items():
+        if member_id in entry.approvals:
+            left = [name for name in entry.approvals if name != member_id]
+            changes["proposal", proposal_id] = replace(entry, approvals=left)
     return state.changed(changes)
 
 

@@ -49,6 +49,8 @@ from ledger.validation import (
 
 PAYLOADS_PER_BLOCK_MAX = 64
 """Transactions that govern, in one block: each costs a copy of what it changes."""
+PAYLOADS_PER_MEMBER_MAX = 8
+"""Those of one member, in one block: nobody can keep the others from governing."""
 
 ReadRecords = Callable[[bytes], list[CallRecord]]
 """Returns the records of a transaction by id; asked only where one of them may be void."""
@@ -157,12 +159,14 @@ class _Room:
         self._member_records_max, self._member_bytes_max = member_share_of(parameters)
         self._transactions = self._records = self._bytes = self._payloads = 0
         self._members: dict[str, tuple[int, int]] = {}
+        self._member_payloads: dict[str, int] = {}
 
     def fits(self, tx: CheckedTransaction) -> bool:
         """Tell whether ``tx`` is within every bound; a member's share is of records, not of what governs."""
         if tx.payload is not None:
             return (
                 self._payloads < PAYLOADS_PER_BLOCK_MAX
+                and self._member_payloads.get(tx.envelope.member_id, 0) < PAYLOADS_PER_MEMBER_MAX
                 and self._transactions < BLOCK_TRANSACTIONS_MAX
                 and self._bytes + tx.size <= self._bytes_max
             )
@@ -181,6 +185,7 @@ class _Room:
         self._bytes += tx.size
         if tx.payload is not None:
             self._payloads += 1
+            self._member_payloads[tx.envelope.member_id] = self._member_payloads.get(tx.envelope.member_id, 0) + 1
             return
         records, size = self._members.get(tx.envelope.member_id, (0, 0))
         self._members[tx.envelope.member_id] = (records + tx.record_count, size + tx.size)
