@@ -9,17 +9,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from consensus import rows, votes
-from ledger import block, cdr, commitment, errors, genesis, state, transaction
+from consensus import rows, setchange, votes
+from consensus.election import founding_state
+from ledger import block, cdr, commitment, entries, errors, genesis, governance, payloads, transaction, transition
 from ledger.codec import Wire
 from ledger.crypto import TAGS
+from ledger.state import EMPTY_STATE, state_changes
 from ledger.store import FORMAT_VERSION, Space
 from p2p import messages
+from tests.ledger import ledger_samples
 
 ROOT = Path(__file__).parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
-MODULES = (block, cdr, commitment, genesis, state, transaction, votes, rows, messages)
+MODULES = (block, cdr, commitment, entries, genesis, payloads, setchange, transaction, votes, rows, messages)
 STRUCTS: list[type[Wire]] = [
     kind
     for module in MODULES
@@ -38,6 +41,9 @@ ENUMERATIONS = (
     cdr.Boundary,
     cdr.DeviceClass,
     transaction.Kind,
+    entries.KeyStanding,
+    entries.ProposalAction,
+    payloads.KeyOperation,
 )
 
 
@@ -99,8 +105,23 @@ def test_bounds_that_are_written_as_numbers() -> None:
         commitment.PRIVATE_TEXT_MAX,
         cdr.PUE_MILLI_MAX,
         votes.TARGET_AHEAD_MAX,
+        governance.PROPOSAL_LIFETIME_MS_MAX,
+        governance.KEYS_EVER_MAX,
     ):
         assert f"{number:,}" in PROTOCOL
+
+
+def test_bounds_of_what_governs() -> None:
+    assert f"at most {transition.PAYLOADS_PER_BLOCK_MAX} transactions of these kinds together" in PROTOCOL
+    assert f"and {transition.PAYLOADS_PER_MEMBER_MAX} of one member" in PROTOCOL
+    assert f"fewer than {governance.PROPOSALS_PER_MEMBER_MAX}\n  proposals open" in PROTOCOL
+
+
+def test_every_entry_of_the_state_has_its_line() -> None:
+    table = PROTOCOL.partition("\n## State\n")[2].partition("\n## ")[0]
+    kinds = set(re.findall(r'^\| `\["(\w+)"', table, flags=re.MULTILINE))
+    state = founding_state(ledger_samples.GENESIS)
+    assert kinds == {str(key[0]) for key in state_changes(EMPTY_STATE, state)} | {"proposal", "struck"}
 
 
 def test_documents_that_are_referred_to_exist() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from hypothesis import strategies as st
 
-from ledger import block, cdr, commitment, genesis, state, transaction
+from ledger import block, cdr, commitment, entries, genesis, payloads, state, transaction
 from ledger.cdr import CallRecord
 from ledger.codec import Wire
 from ledger.crypto import PrivateKey
@@ -29,7 +29,7 @@ from ledger.genesis import (
 from ledger.rules.base import Violation
 from ledger.transaction import Transaction, make_transaction
 
-MODULES = (block, cdr, commitment, genesis, state, transaction)
+MODULES = (block, cdr, commitment, entries, genesis, payloads, transaction)
 WIRE_TYPES: list[type[Wire]] = [
     kind
     for module in MODULES
