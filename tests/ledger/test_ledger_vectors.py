@@ -15,10 +15,11 @@ from ecdsa.util import sigdecode_string
 
 from ledger.cdr import CallRecord
 from ledger.codec import decode
-from ledger.errors import EncodingError
+from ledger.errors import EncodingError, LedgerError
 from ledger.genesis import chain_id_of, genesis_from_json
+from ledger.payloads import read_payload
 from ledger.readable import from_readable
-from ledger.transaction import Transaction
+from ledger.transaction import Kind, Transaction
 
 DIRECTORY = Path(__file__).parents[1] / "vectors"
 ORDER = ecdsa.NIST256p.order
@@ -215,6 +216,52 @@ def test_void_records_of_the_second_block() -> None:
     assert second["body"][0]["void_bitmap"] == "15"
     totals = second["header"]["totals"]
     assert (totals["records"], totals["void"]) == (3, 3)
+
+
+def test_governance() -> None:
+    """The changes of each step, applied to the entries of genesis with nothing of ours, give its state root."""
+    genesis, vectors = load("genesis.json"), load("governance.json")
+    entries = {bytes.fromhex(case["path"]): bytes.fromhex(case["value"]) for case in genesis["state"]}
+    root = genesis["state_root"]
+    for step in vectors["steps"]:
+        (envelope, signature, items) = msgpack.unpackb(bytes.fromhex(step["encoded"]))
+        assert [item.hex() for item in items] == [step["item"]]
+        assert tagged("tx", msgpack.packb(envelope)).hex() == step["tx_id"]
+        public_key = next(
+            key[1]
+            for value in entries.values()
+            if isinstance(key := msgpack.unpackb(value), list)
+            and len(key) == 4
+            and isinstance(key[1], bytes)
+            and hashed("key", key[1])[:20] == envelope[4]
+        )
+        assert is_signed(public_key.hex(), step["tx_id"], signature.hex())
+        for change in step["changes"]:
+            path = bytes.fromhex(change["path"])
+            assert tagged("state", bytes.fromhex(change["key"])) == path
+            if change["value"] is None:
+                del entries[path]
+            else:
+                entries[path] = bytes.fromhex(change["value"])
+        assert (step["state_root"] == root) == (step["does_not_fit"] is not None)
+        root = step["state_root"]
+        assert sparse(entries).hex() == root
+
+
+def test_steps_of_governance_use_every_kind_and_action() -> None:
+    steps = load("governance.json")["steps"]
+    assert {step["kind"] for step in steps} == {"key", "candidate", "delegate", "propose", "approve", "evidence"}
+    actions = {step["payload"]["action"] for step in steps if step["kind"] == "propose"}
+    assert actions == {"admit", "reweigh", "remove", "readmit", "seats"}
+    assert [step["height"] for step in steps if step["does_not_fit"]] == [2, 5, 8, 11, 13, 19]
+
+
+@pytest.mark.parametrize("case", load("governance.json")["refused"], ids=lambda case: case["why"])
+def test_refused_payloads(case: dict[str, str]) -> None:
+    chain_id = bytes.fromhex(load("genesis.json")["chain_id"])
+    with pytest.raises(LedgerError) as caught:
+        read_payload(Kind[case["kind"].upper()], [bytes.fromhex(case["item"])], chain_id)
+    assert caught.value.where == case["field"]
 
 
 def test_every_file_is_described() -> None:
