@@ -37,8 +37,9 @@ CHAIN_ID = chain_id_of(sample_genesis())
 HOUR_MS = 3_600_000
 NEW_NODE = PrivateKey.from_seed(b"node alba 2")
 NEW_SUBMIT = PrivateKey.from_seed(b"submit bora")
+EDDA = PrivateKey.from_seed(b"node edda")
 EDDA_KEYS = [
-    MemberKey(PrivateKey.from_seed(b"node edda").public_key, Role.NODE | Role.GOVERN),
+    MemberKey(EDDA.public_key, Role.NODE | Role.GOVERN),
     MemberKey(PrivateKey.from_seed(b"submit edda").public_key, Role.SUBMIT),
 ]
 KINDS = {
@@ -163,11 +164,13 @@ def _sequence() -> _Sequence:
     readmit = made.ids[-1]
     made.apply("alba", Approval(readmit), NEW_NODE)
     made.apply("dora", Approval(readmit))
+    made.apply("edda", Approval(readmit), EDDA)
     made.apply("dora", proposal(ProposalAction.SEATS, seats=7))
     made.apply("bora", proposal(ProposalAction.REMOVE, member="dora"))
     remove = made.ids[-1]
     made.apply("cima", Approval(remove))
     made.apply("alba", Approval(remove), NEW_NODE)
+    made.apply("edda", Approval(remove), EDDA)
     return made
 
 
