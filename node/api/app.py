@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from audit.final import FinalReader
 from node.api import read, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
@@ -43,7 +44,9 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     writer = VaultWriter(parts.vault) if parts.vault is not None else None
     ingest = Ingest(node, writer) if writer is not None else None
     app = web.Application(middlewares=[problems, check_host(parts.hosts)])
-    app[CONTEXT] = Context(node, parts, Tokens(parts.tokens), writer, ingest, Metrics(node))
+    app[CONTEXT] = Context(
+        node, FinalReader(node.store, node.genesis), parts, Tokens(parts.tokens), writer, ingest, Metrics(node)
+    )
     app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
     app[stream.LIVE] = set()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from audit.final import FinalReader
 from node.api.access import Tokens
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -43,9 +44,14 @@ class ApiParts:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What handlers work with."""
+    """What handlers work with.
+
+    Attributes:
+        reader: of the node's store, for what is proved under the final block.
+    """
 
     node: Backend
+    reader: FinalReader
     parts: ApiParts
     tokens: Tokens
     writer: VaultWriter | None

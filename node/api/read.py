@@ -68,7 +68,8 @@ async def get_record(request: web.Request) -> web.Response:
 
 async def get_receipt(request: web.Request) -> web.Response:
     """Return the inclusion receipt of a final record."""
-    node = request.app[CONTEXT].node
+    context = request.app[CONTEXT]
+    node = context.node
     tx_id, index = record_address(request)
     _, transaction = views.find_transaction(node, tx_id)
     if index >= len(transaction.items):
@@ -77,7 +78,7 @@ async def get_receipt(request: web.Request) -> web.Response:
     if promise is None or promise.state != "final":
         state = promise.state if promise else "unknown"
         raise NotFound("only a final record has a receipt", where="promise", expected="final", actual=state)
-    body = await asyncio.to_thread(make_receipt, node.store, node.genesis, tx_id, index)
+    body = await asyncio.to_thread(make_receipt, node.store, node.genesis, tx_id, index, reader=context.reader)
     return web.Response(body=body, content_type="application/json")
 
 

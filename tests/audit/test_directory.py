@@ -12,7 +12,7 @@ import pytest
 from audit.report import AuditReport
 from audit.source import DirectorySource, find_store
 from audit.verify import KnownHead, verify_chain
-from consensus.rows import BEST_CERTIFICATE, FINAL_CERTIFICATE, FINAL_POINT, FinalPoint, LinkRow
+from consensus.rows import BEST_CERTIFICATE, FINAL_CERTIFICATE, FINAL_POINT, FinalPoint, SetRow, VotableRow
 from ledger.block import Certificate
 from ledger.codec import decode, encode
 from ledger.errors import StoreDamaged, StoreError, StoreLocked, StoreVersion
@@ -180,10 +180,10 @@ for _name, _value in {
     "justified_id": b"\x99" * 32,
     "branch_final_height": 1,
     "branch_final_id": b"\x99" * 32,
-    "epoch_after": 9,
-    "schedule_seed": b"\x99" * 32,
     "last_records_height": 2,
-    "below": [LinkRow(1, bytes(32), 2, bytes(32))],
+    "set_ids": [1],
+    "below": [VotableRow(1, bytes(32), 2, bytes(32), [0])],
+    "sets": [SetRow(0, [])],
     "history": [b"\x99" * 32] * 4,
     "history_size": 14,
 }.items():
@@ -303,7 +303,7 @@ def test_the_format_file_garbled(copy: Path, genesis: Genesis, rules: RuleSet) -
 
 
 def test_another_format_version_is_no_verdict(copy: Path, genesis: Genesis, rules: RuleSet) -> None:
-    (copy / "FORMAT").write_text("ledgerd store 2\n")
+    (copy / "FORMAT").write_text("ledgerd store 99\n")
     with pytest.raises(StoreVersion) as caught:
         audit(copy, genesis, rules)
     assert caught.value.where == str(copy)

@@ -205,7 +205,7 @@ def transaction_by_a_stranger(p: Parts) -> None:
     p.reseal_body(H, [(item_of(raw), raw), *p.items(H)[1:]])
 
 
-@changes("transactions[0].envelope.key_id")
+@changes("body[0].envelope.key_id")
 def transaction_by_a_node_key(p: Parts) -> None:
     raw = signed(p, p.transaction(H).items, key=NODE_KEYS["alfa"])
     p.reseal_body(H, [(item_of(raw), raw), *p.items(H)[1:]])
@@ -345,14 +345,19 @@ def slot_of_another(p: Parts) -> None:
     p.reseal(H, slot=p.header(H).slot + 1)
 
 
+def another_producer(p: Parts) -> bytes:
+    """Return the key of a producer whose slot it is not."""
+    return next(key_id for key_id in OWNER if key_id != p.header(H).producer_key_id)
+
+
 @changes("producer_key_id")
 def producer_changed(p: Parts) -> None:
-    p.put_header(H, producer_key_id=p.header(H - 1).producer_key_id)
+    p.put_header(H, producer_key_id=another_producer(p))
 
 
 @changes("producer_key_id")
 def sealed_by_another_producer(p: Parts) -> None:
-    p.reseal(H, producer_key_id=p.header(H - 1).producer_key_id)
+    p.reseal(H, producer_key_id=another_producer(p))
 
 
 @changes("producer_key_id")
