@@ -93,7 +93,7 @@ class Simulation:
         self.plan = plan
         self.clock = SimClock(GENESIS_MS)
         self.transcript = Transcript()
-        self.world = World(plan.producers)
+        self.world = World(plan.producers, stand_ins=True)
         self.network = SimNetwork(self.clock, _random(plan, "network"), Weather())
         self.watch = Invariants(self.world, self.clock, self.transcript)
         self.crashes = 0
