@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
@@ -212,6 +213,11 @@ class Simulation:
             settle_slots = self._settle(self.plan.slots)
         except Violation as error:
             violation = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises, it promised not to
+            violation = f"an engine failed: {type(error).__name__}: {error}"
+            for line in traceback.format_exception(error)[-3:]:
+                self._say("{}", line.rstrip())
+        if violation is not None:
             self._say("VIOLATION {}", violation)
         self._note_sizes()
         end_ms = self.clock.now_ms - GENESIS_MS
