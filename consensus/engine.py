@@ -422,10 +422,10 @@ class Engine:
     def _vote(self) -> None:
         """Vote for the head if V1 and V2 allow it; the guard is in the writes that precede the vote."""
         head = self.head
-        if head.block is None or head is self.tree.root:
+        if head.block is None or head is self.tree.root or not self.guard.may_vote(head.link):
             return
         own = [key for key_id, key in self._keys.items() if any(s.index_of(key_id) is not None for s in head.voting)]
-        if not own or not self.guard.may_vote(head.link):
+        if not own:
             return
         self._set_guard(self.guard.after_vote(head.link))
         digest = digest_of(self.chain_id, head.link)

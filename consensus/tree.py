@@ -23,7 +23,11 @@ class BlockNode:
 
     Attributes:
         block: None for genesis.
-        position: the chain after it, and what the certificates carried up to its header prove.
+        position: the chain after it, and what the certificates carried up to its header prove; the parts of it that
+            are asked for all the time are attributes of their own.
+        slot: -1 for genesis.
+        checkpoint: it, as source or target of a vote.
+        link: the one link on which votes for it count.
         schedule: of its epoch.
         voting: the sets that must sign a certificate on it, read off its parent's chain.
         next_voting: the sets that must sign one on a child of it, read off its own.
@@ -35,14 +39,22 @@ class BlockNode:
     __slots__ = (
         "_next_epoch",
         "block",
+        "block_id",
         "certified",
+        "chain",
+        "checkpoint",
         "children",
+        "finality",
+        "height",
         "justified_height",
+        "last_records_height",
+        "link",
         "next_voting",
         "overlay",
         "parent",
         "position",
         "schedule",
+        "slot",
         "voting",
     )
 
@@ -58,6 +70,14 @@ class BlockNode:
     ) -> None:
         self.block = block
         self.position = position
+        self.chain: ChainState = position.chain
+        self.finality: BranchFinality = position.finality
+        self.last_records_height: int = position.last_records_height
+        self.height: int = position.chain.height
+        self.slot: int = position.chain.slot
+        self.block_id: BlockId = position.chain.block_id
+        self.checkpoint = Checkpoint(self.height, self.block_id)
+        self.link = Link(self.finality.justified, self.checkpoint)
         self.schedule = schedule
         self.voting = voting
         self.parent = parent
@@ -71,46 +91,6 @@ class BlockNode:
             parent.next_voting if parent is not None and is_same else voting_sets(state)
         )
         self._next_epoch: NextEpoch | None = None
-
-    @property
-    def chain(self) -> ChainState:
-        """Return the chain after it."""
-        return self.position.chain
-
-    @property
-    def finality(self) -> BranchFinality:
-        """Return what the certificates carried up to its header prove."""
-        return self.position.finality
-
-    @property
-    def last_records_height(self) -> int:
-        """Return the height of the last block with transactions up to here, 0 for none."""
-        return self.position.last_records_height
-
-    @property
-    def height(self) -> int:
-        """Return its height."""
-        return self.chain.height
-
-    @property
-    def slot(self) -> int:
-        """Return its slot; -1 for genesis."""
-        return self.chain.slot
-
-    @property
-    def block_id(self) -> BlockId:
-        """Return its id."""
-        return self.chain.block_id
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        """Return it as source or target of a vote."""
-        return Checkpoint(self.height, self.block_id)
-
-    @property
-    def link(self) -> Link:
-        """Return the one link on which votes for this block count."""
-        return Link(self.finality.justified, self.checkpoint)
 
     def child(
         self, block: Block, chain: ChainState, finality: BranchFinality, schedule: Schedule, overlay: Overlay

@@ -95,9 +95,17 @@ class CheckedTransaction:
         return self.envelope.item_count if self.payload is None else 0
 
 
-def check_transaction(raw: bytes, *, chain_id: bytes, key_of: KeyOf, rules: Rules) -> CheckedTransaction:
+def check_transaction(
+    raw: bytes,
+    *,
+    chain_id: bytes,
+    key_of: KeyOf,
+    rules: Rules,
+    is_valid: Callable[[bytes, bytes, bytes], bool] = is_valid_signature,
+) -> CheckedTransaction:
     """Return the summary of a raw transaction after every check that needs no place in the chain.
 
+    is_valid: tells whether a signature is by a public key over a digest.
     Raises InvalidTransaction or EncodingError for what nobody may pass on, UnusableTransaction where the key is not
     known here: it may have been admitted in a block not seen yet.
     """
@@ -116,9 +124,7 @@ def check_transaction(raw: bytes, *, chain_id: bytes, key_of: KeyOf, rules: Rule
     if key is None or key.member_id != envelope.member_id or not key.roles & ROLES[envelope.kind]:
         raise _wrong_key(envelope)
     # [REJECT] The signature is by that key
-    if key_id_of(key.public_key) != envelope.key_id or not is_valid_signature(
-        key.public_key, tx_id, transaction.signature
-    ):
+    if key_id_of(key.public_key) != envelope.key_id or not is_valid(key.public_key, tx_id, transaction.signature):
         raise BadSignature("the signature does not verify", where="signature", actual=transaction.signature)
     if envelope.kind is not Kind.RECORDS:
         payload = read_payload(envelope.kind, transaction.items, chain_id)

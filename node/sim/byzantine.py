@@ -19,6 +19,7 @@ from ledger.block import (
 from ledger.record_index import SeenRecords
 from ledger.transition import BodyBuilder, make_header
 from node.sim.node import SimNode
+from node.sim.plan import Lie
 
 WITHHELD_MS_MAX = 6_000
 VOTES_EVERY_MS = 100
@@ -29,6 +30,8 @@ class ByzantineNode(SimNode):
     """A producer that is not honest."""
 
     is_honest = False
+    lies: frozenset[Lie] = frozenset(Lie)
+    """What it does."""
     _voted_at = -1
 
     def announce(self, message: Block | Vote) -> None:
@@ -37,25 +40,28 @@ class ByzantineNode(SimNode):
             super().announce(message)
             return
         self._watch.on_sent(self, message)
-        draw = self._random.randrange(5)
-        if draw == 0:
-            self._withhold(message)
-        elif draw == 1:
-            self._tell_two_stories(message)
-        elif draw == 2:
-            self._carry_bogus(message)
-        else:
+        story = self._choose([Lie.WITHHELD_BLOCK, Lie.TWO_BLOCKS, Lie.BOGUS_CERTIFICATE, None, None])
+        if story not in self.lies:
             self.broadcast(message)
+        elif story is Lie.WITHHELD_BLOCK:
+            self._withhold(message)
+        elif story is Lie.TWO_BLOCKS:
+            self._tell_two_stories(message)
+        else:
+            self._carry_bogus(message)
 
     def flush(self, engine: Engine) -> None:
         """Vote for everything in sight, then do as the engine says."""
-        if self._random.randrange(4) == 0 and self._voted_at != self._clock.now_ms // VOTES_EVERY_MS:
+        if self._voted_at != self._clock.now_ms // VOTES_EVERY_MS and self._random() < 0.25:
             self._voted_at = self._clock.now_ms // VOTES_EVERY_MS
+            root = engine.tree.root
             for node in engine.tree.tips():
-                if node is not engine.tree.root:
+                if node is root:
+                    continue
+                if Lie.EVERY_BRANCH in self.lies:
                     self._vote(engine, node.link)
-                    if self._random.randrange(4) == 0:
-                        self._vote(engine, Link(engine.tree.root.checkpoint, node.checkpoint))
+                if Lie.STALE_SOURCE in self.lies and self._random() < 0.25:
+                    self._vote(engine, Link(root.checkpoint, node.checkpoint))
         super().flush(engine)
 
     def _vote(self, engine: Engine, link: Link) -> None:
@@ -65,19 +71,18 @@ class ByzantineNode(SimNode):
         signature = self.key.sign(digest_of(engine.chain_id, link))
         vote = Vote(*link.source, *link.target, self.key.key_id, signature)
         for peer in self.peers:
-            if self._random.randrange(2):
+            if self._random() < 0.5:
                 self.send(peer, vote)
 
     def _withhold(self, block: Block) -> None:
         """Keep a block back for some slots, then say it to one peer."""
-        peer = self._random.choice(self.peers)
-        self._clock.after(self._random.randrange(WITHHELD_MS_MAX), lambda: self.send(peer, block))
+        self._clock.after(int(self._random() * WITHHELD_MS_MAX), self.send, self._choose(self.peers), block)
 
     def _tell_two_stories(self, block: Block) -> None:
         """Seal a second block in the same slot, and give each to some of the peers."""
         other = self._variant(block, block.sealed.certificate)
         for peer in self.peers:
-            self.send(peer, self._random.choice([block, other]))
+            self.send(peer, self._choose([block, other]))
 
     def _carry_bogus(self, block: Block) -> None:
         """Claim a quorum that nobody gave."""

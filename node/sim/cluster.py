@@ -1,44 +1,46 @@
-"""A cluster under faults, from one seed: chaos, then healing, then the question whether all is well again."""
+"""A cluster under faults, from one plan: chaos, then healing, then the question whether all is well again."""
 
 from __future__ import annotations
 
+import traceback
+from collections import Counter
 from dataclasses import dataclass, field
-from enum import Enum
 from random import Random
 
-from consensus.params import faults_tolerated
+from consensus.params import quorum_of
 from node.sim.byzantine import ByzantineNode
 from node.sim.clock import SimClock
 from node.sim.invariants import Invariants, Violation
 from node.sim.network import SimNetwork, Weather
 from node.sim.node import SimNode
 from node.sim.peering import ByzantinePeer, PeeringNode
+from node.sim.plan import (
+    ALL_FAULTS,
+    AnyEvent,
+    Crash,
+    Delay,
+    Drift,
+    Duplicate,
+    Fault,
+    Loss,
+    OneWay,
+    Partition,
+    Plan,
+    SlowLink,
+    Submit,
+    draw_plan,
+)
 from node.sim.transcript import Transcript
-from node.sim.world import GENESIS_MS, SLOT_MS, Traffic, World
+from node.sim.world import GENESIS_MS, SLOT_MS, World
 
+__all__ = ["ALL_FAULTS", "SLOTS", "Fault", "Report", "Simulation", "run_plan", "run_seed"]
+
+SLOTS = 24
+"""How long things go wrong in a schedule, unless somebody asks for more."""
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
 PEERING_SLOTS = 60
 """Real peers let those who failed them cool off, and tell their status only every few seconds."""
-CRASH_POINTS_MAX = 40
-"""A crash strikes within this many points of a node's steps."""
-
-
-class Fault(Enum):
-    """What may go wrong in a run."""
-
-    LOSS = "loss"
-    DELAY = "delay"
-    DUPLICATE = "duplicate"
-    PARTITION = "partition"
-    ONE_WAY = "one-way"
-    SLOW_LINK = "slow-link"
-    CRASH = "crash"
-    SKEW = "skew"
-    BYZANTINE = "byzantine"
-
-
-ALL_FAULTS = frozenset(Fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,171 +51,187 @@ class Report:
         violation: the invariant that does not hold, None where all do.
         final_height: where the honest nodes ended.
         settle_slots: slots from healing to everything accepted being final everywhere.
-        digest: hash of the transcript.
+        end_ms: when it ended, in true time since genesis.
+        seen: how often what happened (``node.sim.coverage``).
+        transcript: the story, where somebody may want to read it.
     """
 
-    seed: int
+    plan: Plan = field(repr=False)
     violation: str | None
     final_height: int
-    transactions: int
-    crashes: int
     settle_slots: int
-    digest: str
-    lines: list[str] = field(repr=False)
+    end_ms: int
+    seen: Counter[str] = field(repr=False)
+    transcript: Transcript = field(repr=False)
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the transcript."""
+        return self.transcript.lines
+
+    @property
+    def digest(self) -> str:
+        """Return the hash of the transcript."""
+        return self.transcript.digest
+
+
+def run_seed(
+    seed: int, producers: int, faults: frozenset[Fault], *, slots: int = SLOTS, peering: bool = False
+) -> Report:
+    """Draw the plan of ``seed`` and run it."""
+    return run_plan(draw_plan(seed, producers, faults, slots=slots, peering=peering))
+
+
+def run_plan(plan: Plan) -> Report:
+    """Run ``plan``: the same one has the same transcript."""
+    return Simulation(plan).run()
 
 
 class Simulation:
-    """One run.
+    """One run of a plan; or, piece by piece, what a test does with a cluster."""
 
-    seed: everything random comes from it.
-    producers: how many nodes, all of which hold a seat.
-    peering: with the gossip and sync of real nodes instead of simple ones.
-    faults: what may go wrong; Byzantine producers are as many as the rules bear.
-    """
-
-    def __init__(
-        self, seed: int, producers: int, faults: frozenset[Fault] = frozenset(), *, peering: bool = False
-    ) -> None:
-        self.seed = seed
-        self.faults = faults
-        self.peering = peering
-        self.random = Random(seed)  # noqa: S311 - repeatable is the point
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.clock = SimClock(GENESIS_MS)
         self.transcript = Transcript()
-        self.world = World(producers)
-        self.network = SimNetwork(self.clock, self.random, Weather())
+        self.world = World(plan.producers, stand_ins=True)
+        self.network = SimNetwork(self.clock, _random(plan, "network"), Weather())
         self.watch = Invariants(self.world, self.clock, self.transcript)
-        self.traffic = Traffic(self.world, self.random)
         self.crashes = 0
-        self._revive_after: dict[int, int] = {}
-        self.transactions = 0
-        liars = faults_tolerated(producers) if Fault.BYZANTINE in faults else 0
-        honest, liar = (PeeringNode, ByzantinePeer) if peering else (SimNode, ByzantineNode)
-        kinds = [liar] * liars + [honest] * (producers - liars)
+        self._away_ms: dict[int, int] = {}
+        honest, liar = (PeeringNode, ByzantinePeer) if plan.peering else (SimNode, ByzantineNode)
+        chance = _random(plan, "nodes")
         self.nodes = [
-            kind(self.world, n, self.clock, self.network, self.random, self.watch) for n, kind in enumerate(kinds)
+            (liar if n in plan.liars else honest)(self.world, n, self.clock, self.network, chance, self.watch)
+            for n in range(plan.producers)
         ]
         for node in self.nodes:
             node.on_down = self.on_crash
             node.peers = [peer for peer in self.nodes if peer is not node]
+            if isinstance(node, ByzantineNode):
+                node.lies = frozenset(plan.lies)
+        self.honest = [node for node in self.nodes if node.is_honest]
 
-    @property
-    def honest(self) -> list[SimNode]:
-        """Return the nodes that the invariants bind."""
-        return [node for node in self.nodes if node.is_honest]
+    @classmethod
+    def quiet(cls, producers: int, *, seed: int = 1, peering: bool = False) -> Simulation:
+        """Return a cluster to which nothing happens but what the caller does."""
+        return cls(draw_plan(seed, producers, frozenset(), slots=0, peering=peering))
 
     def start(self) -> None:
         """Start every node, on its own clock."""
-        for node in self.nodes:
-            if Fault.SKEW in self.faults:
-                node.skew_ms = self.random.randint(-SLOT_MS // 4, SLOT_MS // 4)
+        for node, skew_ms in zip(self.nodes, self.plan.skews_ms, strict=True):
+            node.clock.change(skew_ms, 0)
             node.start()
 
     def run_until(self, slot: int) -> None:
         """Let everything planned before the start of ``slot`` happen. Raises Violation."""
-        until_ms = GENESIS_MS + slot * SLOT_MS
-        while self.clock.step(until_ms):
-            pass
+        self.clock.run_until(GENESIS_MS + slot * SLOT_MS)
 
-    def feed(self, first_slot: int, slots: int, per_slot: int = 1) -> None:
-        """Plan transactions: about ``per_slot`` in each slot, at any node and moment."""
+    def feed(self, first_slot: int, slots: int) -> None:
+        """Plan transactions of one new call: one in each slot, at nodes in turn."""
         for slot in range(first_slot, first_slot + slots):
-            for _ in range(per_slot):
-                time_ms = GENESIS_MS + slot * SLOT_MS + self.random.randrange(SLOT_MS)
-                self.clock.at(time_ms, self._submit)
-
-    def _submit(self) -> None:
-        node = self.random.choice(self.nodes)
-        if node.engine is not None:
-            self.transactions += 1
-            node.submit(self.traffic.draw(node.number, self.clock.now_ms))
+            self.clock.at(GENESIS_MS + slot * SLOT_MS + 500, self.apply, Submit(0, slot % len(self.nodes), [slot]))
 
     # -- chaos -----------------------------------------------------------------------------------------------------
 
-    def break_something(self) -> None:
-        """Draw one fault of the kinds allowed, or an end of one."""
-        kinds = sorted(self.faults - {Fault.BYZANTINE, Fault.SKEW}, key=lambda kind: kind.value)
-        if not kinds:
-            return
-        random, network = self.random, self.network
-        match random.choice(kinds):
-            case Fault.LOSS:
-                network.weather.loss_milli = random.choice([0, 50, 200, 400])
-            case Fault.DELAY:
-                network.weather.delay_max_ms = random.choice([40, 900, 2_500, 5_000])
-            case Fault.DUPLICATE:
-                network.weather.duplicate_milli = random.choice([0, 300])
-            case Fault.PARTITION:
-                groups = random.choice([1, 2, 2, 3])
-                network.groups = {n: random.randrange(groups) for n in range(len(self.nodes))}
-                self._say(f"partition {[network.groups[n] for n in range(len(self.nodes))]}")
-            case Fault.ONE_WAY:
-                network.cut = self._some_links()
-            case Fault.SLOW_LINK:
-                network.slow = self._some_links()
-            case Fault.CRASH:
-                self._strike(random.choice(self.nodes))
-            case _:
-                pass
+    def apply(self, event: AnyEvent) -> None:
+        """Let an event of a plan happen."""
+        network = self.network
+        if not isinstance(event, Submit):
+            self._say(str(event))
+        match event:
+            case Submit():
+                self._submit(event)
+            case Loss():
+                network.weather.loss_milli = event.milli
+            case Delay():
+                network.weather.delay_max_ms = event.max_ms
+            case Duplicate():
+                network.weather.duplicate_milli = event.milli
+            case Partition():
+                network.groups = dict(enumerate(event.groups))
+                self._note_partition(event.groups)
+            case OneWay():
+                network.cut = set(event.links)
+            case SlowLink():
+                network.slow = set(event.links)
+            case Crash():
+                self._strike(event)
+            case Drift():
+                self.nodes[event.node].set_clock(event.step_ms, event.rate)
+                self.watch.seen["clock jumps" if event.step_ms else "clock drifts"] += 1
 
-    def _some_links(self) -> set[tuple[int, int]]:
-        links = [(a, b) for a in range(len(self.nodes)) for b in range(len(self.nodes)) if a != b]
-        return set(self.random.sample(links, self.random.randint(0, len(links) // 3)))
+    def _submit(self, event: Submit) -> None:
+        node = self.nodes[event.node]
+        if node.engine is not None:
+            self.watch.seen["transaction submitted"] += 1
+            node.submit(self.world.make_transaction(node.number, event.calls, now_ms=self.clock.now_ms))
 
-    def _strike(self, node: SimNode) -> None:
-        """Let the power of a node fail at some point soon, and come back some slots later."""
-        if node.engine is None:
-            return
-        node.crash_after = self.random.randrange(CRASH_POINTS_MAX)
-        # Some are back at once, in the very slot in which they fell: that is when a forgotten seal would show.
-        delay_ms = self.random.choice([SLOT_MS // 20, SLOT_MS // 4, self.random.randint(SLOT_MS, 6 * SLOT_MS)])
-        self._revive_after[node.number] = delay_ms
+    def _strike(self, event: Crash) -> None:
+        """Let the power of a node fail at some point soon, and come back later."""
+        node = self.nodes[event.node]
+        if node.engine is not None:
+            node.crash_after, node.fate = event.points, event.fate
+            self._away_ms[node.number] = event.away_ms
 
     def on_crash(self, node: SimNode) -> None:
-        """Let a node that fell come back when it was drawn to."""
+        """Let a node that fell come back when it was planned to."""
         self.crashes += 1
-        self.clock.after(self._revive_after.pop(node.number, SLOT_MS), lambda: self._revive(node))
+        self.clock.after(self._away_ms.pop(node.number, SLOT_MS), self._revive, node)
 
     def _revive(self, node: SimNode) -> None:
         if node.engine is None:
             node.start()
 
+    def _note_partition(self, groups: list[int]) -> None:
+        if len(set(groups)) > 1:
+            most = Counter(groups).most_common(1)[0][1]
+            has_quorum = most >= quorum_of(len(groups))
+            self.watch.seen["partition with a quorum" if has_quorum else "partition without a quorum"] += 1
+
     def heal(self) -> None:
         """End every fault but the liars."""
         self._say("healed")
         self.network.heal()
-        for node in self.nodes:
+        for node, skew_ms in zip(self.nodes, self.plan.skews_ms, strict=True):
             node.crash_after = None
+            if node.clock.offset_ms != skew_ms or node.clock.rate:
+                node.set_clock(skew_ms - node.clock.offset_ms, 0)
             self._revive(node)
 
     # -- a whole run -----------------------------------------------------------------------------------------------
 
-    def run(self, slots: int) -> Report:
-        """Run ``slots`` of chaos under traffic, heal, and wait for all to be well. The report holds what went wrong."""
+    def run(self) -> Report:
+        """Let all that is planned happen, heal, and wait for all to be well. The report holds what went wrong."""
         violation, settle_slots = None, 0
+        for event in self.plan.events:
+            self.clock.at(GENESIS_MS + event.at_ms, self.apply, event)
         try:
             self.start()
-            self.feed(0, slots)
-            for slot in range(0, slots, 2):
-                self.run_until(slot)
-                self.break_something()
-            self.run_until(slots)
+            self.run_until(self.plan.slots)
             self.heal()
-            settle_slots = self._settle(slots)
+            settle_slots = self._settle(self.plan.slots)
         except Violation as error:
             violation = str(error)
-            self._say(f"VIOLATION {violation}")
-        final = max(self.watch.final)
+        except Exception as error:  # noqa: BLE001 - whatever an engine raises, it promised not to
+            violation = f"an engine failed: {type(error).__name__}: {error}"
+            for line in traceback.format_exception(error)[-3:]:
+                self._say("{}", line.rstrip())
+        if violation is not None:
+            self._say("VIOLATION {}", violation)
+        self._note_sizes()
+        end_ms = self.clock.now_ms - GENESIS_MS
         return Report(
-            self.seed,
-            violation,
-            final,
-            self.transactions,
-            self.crashes,
-            settle_slots,
-            self.transcript.digest,
-            self.transcript.lines,
+            self.plan, violation, max(self.watch.final), settle_slots, end_ms, self.watch.seen, self.transcript
         )
+
+    def _note_sizes(self) -> None:
+        seen = self.watch.seen
+        seen["step"] += self.clock.steps
+        seen["message"] += self.network.sent
+        seen["message lost"] += self.network.lost
+        seen["block final"] += len(self.watch.final) - 1
+        seen["transaction accepted"] += len(self.watch.accepted)
 
     def _settle(self, slot: int) -> int:
         """Run on until all is well. Return the slots it took. Raises Violation where it takes too long."""
@@ -227,12 +245,14 @@ class Simulation:
     def settle_bound(self) -> int:
         """Return within how many slots of good weather all must be well.
 
-        Finality comes back once the chain is higher than the targets that a quorum has voted for.
+        Finality comes back once the chain is higher than the targets that a quorum has voted for, and producers whose
+        clocks were ahead seal again once the slots they sealed in have come.
         """
         engines = [node.engine for node in self.honest if node.engine]
         ahead = max(e.guard.next_target for e in engines) - min(e.final.height for e in engines)
-        patience = PEERING_SLOTS if self.peering else 0
-        return 2 * ahead + SETTLE_SLOTS_PER_NODE * len(self.nodes) + patience
+        early = max(e.guard.next_slot for e in engines) - (self.clock.now_ms - GENESIS_MS) // SLOT_MS
+        patience = PEERING_SLOTS if self.plan.peering else 0
+        return 2 * ahead + max(early, 0) + SETTLE_SLOTS_PER_NODE * len(self.nodes) + patience
 
     def is_settled(self) -> bool:
         """Tell whether all honest nodes agree and nothing accepted is waiting."""
@@ -250,5 +270,10 @@ class Simulation:
         ]
         return f"{len(self.watch.lost(self.honest))} accepted transactions waiting; " + ", ".join(states)
 
-    def _say(self, text: str) -> None:
-        self.transcript.say(self.clock.now_ms, "--", text)
+    def _say(self, text: str, *facts: object) -> None:
+        self.transcript.say(self.clock.now_ms, "--", text, *facts)
+
+
+def _random(plan: Plan, purpose: str) -> Random:
+    """Return the source of chance for one purpose, so that a change of plan disturbs the others little."""
+    return Random(f"{purpose} {plan.seed}")  # noqa: S311 - repeatable is the point

@@ -6,8 +6,11 @@ disks hold after a crash.
 
 from __future__ import annotations
 
-from consensus.ready import BlockFinal, DoubleVote, Event, HeadChanged, TransactionDropped
+from collections import Counter
+
+from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, TransactionDropped
 from consensus.rows import read_final_id
+from consensus.tree import BlockNode
 from consensus.votes import Link, link_of
 from ledger.block import Block, Totals, Vote, block_id_of, is_void
 from ledger.cdr import CallRecord, record_key_of
@@ -16,7 +19,7 @@ from ledger.transaction import Transaction
 from node.sim.clock import SimClock
 from node.sim.node import SimNode
 from node.sim.transcript import Transcript
-from node.sim.world import World, member_name
+from node.sim.world import SLOT_MS, World
 
 
 class Violation(AssertionError):
@@ -31,6 +34,7 @@ class Invariants:
         accepted: transactions that a quorum of producers has on disk.
         included: transactions of final blocks.
         void: accepted transactions all of whose records had counted.
+        seen: how often what happened, by the names of ``node.sim.coverage``.
     """
 
     def __init__(self, world: World, clock: SimClock, transcript: Transcript) -> None:
@@ -39,57 +43,68 @@ class Invariants:
         self.accepted: dict[bytes, int] = {}
         self.included: set[bytes] = set()
         self.void: set[bytes] = set()
-        self.rejects = 0
+        self.seen: Counter[str] = Counter()
         self._world = world
         self._clock = clock
         self._transcript = transcript
         self._reached: dict[int, int] = {}
         self._roots: dict[int, tuple[bytes, bytes, Totals]] = {}
         self._counted: set[bytes] = set()
-        self._votes: dict[int, dict[int, Link]] = {}
+        self._last_vote: dict[int, Link] = {}
         self._max_source: dict[int, int] = {}
-        self._seals: dict[int, dict[int, bytes]] = {}
+        self._last_seal: dict[int, tuple[int, bytes]] = {}
+        self._heads: dict[int, BlockNode] = {}
+        self._final_ms: dict[int, int] = {}
 
     # -- what is seen ----------------------------------------------------------------------------------------------
 
     def on_start(self, node: SimNode) -> None:
         """Check that a crash undid nothing final."""
         assert node.engine is not None
-        final = node.engine.final
-        self._say(node, f"starts at height {node.engine.head.height}, final {final.height}")
+        head, final = node.engine.head, node.engine.final
+        self._say(node, "starts at height {}, final {}", head.height, final.height)
         if not node.is_honest:
             return
+        if node.life > 1:
+            self.seen["restart with unfinal blocks" if head is not final else "restart with nothing unfinal"] += 1
+        self._heads[node.number] = head
         self._check_not_undone(node)
         for height in range(1, final.height + 1):
             block_id = read_final_id(node.store, height)
             if height in self.final and block_id != self.final[height]:
                 raise Violation(f"n{node.number} restarted with another final block at height {height}")
 
-    def on_crash(self, node: SimNode) -> None:
+    def on_crash(self, node: SimNode, where: str) -> None:
         """Note it."""
-        self._say(node, "crashes")
+        self._say(node, "crashes: {}", where)
+        self.seen[f"crash: {where}"] += 1
 
     def on_reject(self, node: SimNode, sender: int, reason: str) -> None:
         """Honest nodes send no lies, though an honest node may pass a liar's words on unjudged: it never does."""
-        self.rejects += 1
-        self._say(node, f"rejects what n{sender} sent: {reason}")
+        self.seen["lie refused"] += 1
+        self._say(node, "rejects what n{} sent: {}", sender, reason)
 
     def on_sent(self, node: SimNode, message: Block | Vote) -> None:
         """Hold every own vote and block that leaves an honest node against V1, V2 and V3."""
         if isinstance(message, Vote):
-            self._say(node, f"votes {message.s_height} -> {message.t_height} {message.t_id.hex()[:6]}")
+            self._say(node, "votes {} -> {} {}", message.s_height, message.t_height, message.t_id)
             if node.is_honest:
                 self._check_vote(node.number, link_of(message))
             return
         header = message.sealed.header
         block_id = block_id_of(header)
         certificate = message.sealed.certificate
-        carries = f", certificate on {certificate.t_height}" if certificate else ""
         self._say(
             node,
-            f"seals slot {header.slot} height {header.height} {block_id.hex()[:6]} on {header.parent_id.hex()[:6]}: "
-            f"{len(message.body)} transactions{carries}",
+            "seals slot {} height {} {} on {}: {} transactions{}",
+            header.slot,
+            header.height,
+            block_id,
+            header.parent_id,
+            len(message.body),
+            f", certificate on {certificate.t_height}" if certificate else "",
         )
+        self.seen["block sealed" if message.body else "empty block sealed"] += 1
         if node.is_honest:
             self._check_seal(node.number, header.slot, block_id)
 
@@ -97,24 +112,39 @@ class Invariants:
         """Judge what an engine tells of."""
         match event:
             case BlockFinal():
-                self._say(node, f"final {event.node.height} {event.node.block_id.hex()[:6]}")
+                self._say(node, "final {} {}", event.node.height, event.node.block_id)
                 if node.is_honest:
                     self._check_final(node, event)
             case TransactionDropped():
-                self._say(node, f"drops {event.tx_id.hex()[:6]}: {event.reason}")
+                self._say(node, "drops {}: {}", event.tx_id, event.reason)
+                self.seen[f"transaction dropped: {event.reason}"] += 1
                 if node.is_honest:
                     self._check_dropped(node, event)
-            case HeadChanged(is_reorg=True):
-                self._say(node, f"changes to {event.head.block_id.hex()[:6]} at height {event.head.height}")
+            case HeadChanged():
+                if node.is_honest:
+                    self._on_head(node, event)
             case DoubleVote():
-                self._say(node, f"sees a double vote at height {event.second.t_height}")
-                if not node.is_honest:
-                    return
-                number = next(p for p in range(64) if member_name(p) == self._member_of(node, event.second.key_id))
-                if not any(peer.number == number and not peer.is_honest for peer in node.peers):
-                    raise Violation(f"n{node.number} holds a proof that honest n{number} voted twice")
-            case _:
-                pass
+                self._say(node, "sees a double vote at height {}", event.second.t_height)
+                self.seen["double vote seen"] += 1
+                self._check_liar(node, event.second.key_id, "voted twice")
+            case DoubleBlock():
+                self._say(node, "sees two blocks in slot {}", event.second.header.slot)
+                self.seen["double block seen"] += 1
+                self._check_liar(node, event.second.header.producer_key_id, "sealed twice")
+
+    def _on_head(self, node: SimNode, event: HeadChanged) -> None:
+        """Note how deep a reorganisation goes: how many blocks the node leaves."""
+        old, self._heads[node.number] = self._heads[node.number], event.head
+        if not event.is_reorg:
+            return
+        kept = {here.block_id for here in event.head.branch()}
+        left = 0
+        for here in old.branch():
+            if here.block_id in kept:
+                break
+            left += 1
+        self._say(node, "changes to {} at height {}, leaving {} blocks", event.head.block_id, event.head.height, left)
+        self.seen[f"reorganisation of {_band(left)}"] += 1
 
     def on_accepted(self, node: SimNode, tx_id: bytes) -> None:
         """Remember a promise."""
@@ -122,7 +152,7 @@ class Invariants:
             self.accepted.setdefault(tx_id, self._clock.now_ms)
 
     def on_step(self, node: SimNode) -> None:
-        """Check what a step may never do."""
+        """Check what may never happen to a final block."""
         if node.is_honest:
             self._check_not_undone(node)
 
@@ -141,24 +171,30 @@ class Invariants:
             raise Violation(f"conflicting final blocks at height {final.height}: n{node.number} has another one")
 
     def _check_vote(self, number: int, link: Link) -> None:
-        votes = self._votes.setdefault(number, {})
-        height = link.target.height
-        if votes.get(height) == link:
+        last = self._last_vote.get(number)
+        if last == link:
             return  # sent again
-        if votes and height <= max(votes):
-            raise Violation(f"V1: n{number} votes for height {height} after {max(votes)}")
-        if link.source.height < self._max_source.get(number, 0):
-            raise Violation(f"V2: n{number} votes from {link.source.height} after {self._max_source[number]}")
-        votes[height] = link
-        self._max_source[number] = link.source.height
+        height, source = link.target.height, link.source.height
+        if last is not None and height <= last.target.height:
+            raise Violation(f"V1: n{number} votes for height {height} after {last.target.height}")
+        if source < self._max_source.get(number, 0):
+            raise Violation(f"V2: n{number} votes from {source} after {self._max_source[number]}")
+        self._last_vote[number] = link
+        self._max_source[number] = source
 
     def _check_seal(self, number: int, slot: int, block_id: bytes) -> None:
-        seals = self._seals.setdefault(number, {})
-        if seals.get(slot) == block_id:
+        last_slot, last_id = self._last_seal.get(number, (-1, b""))
+        if slot <= last_slot and block_id != last_id:
+            raise Violation(f"V3: n{number} seals slot {slot} after {last_slot}")
+        self._last_seal[number] = (slot, block_id)
+
+    def _check_liar(self, node: SimNode, key_id: bytes, deed: str) -> None:
+        """Check that a proof is of a liar: nobody else can be proven to have lied."""
+        if not node.is_honest:
             return
-        if seals and slot <= max(seals):
-            raise Violation(f"V3: n{number} seals slot {slot} after {max(seals)}")
-        seals[slot] = block_id
+        culprit = next((peer for peer in [node, *node.peers] if peer.key.key_id == key_id), None)
+        if culprit is None or culprit.is_honest:
+            raise Violation(f"n{node.number} holds a proof that honest n{culprit and culprit.number} {deed}")
 
     def _check_final(self, node: SimNode, event: BlockFinal) -> None:
         height, block_id = event.node.height, event.node.block_id
@@ -169,6 +205,7 @@ class Invariants:
         roots = (event.node.chain.state.tree.root, event.node.chain.history.root(), header.totals)
         if self._roots.setdefault(height, roots) != roots:
             raise Violation(f"n{node.number} has another state at height {height}")
+        self._note_gap(node)
         if known is None:
             if self.final.get(height - 1) not in (None, header.parent_id):
                 raise Violation(f"the final block at {height} is not a child of the one before")
@@ -225,9 +262,21 @@ class Invariants:
             raise Violation(f"no honest node holds accepted {tx_id.hex()[:6]}")
         return self._record_keys(holder, tx_id)
 
-    def _member_of(self, node: SimNode, key_id: bytes) -> str:
-        assert node.engine is not None
-        return next(p.member_id for p in node.engine.producers if p.key_id == key_id)
+    def _note_gap(self, node: SimNode) -> None:
+        """Note how long nothing became final here; blocks that become final at once count as one."""
+        now_ms = self._clock.now_ms
+        gap_slots = (now_ms - self._final_ms.get(node.number, now_ms)) // SLOT_MS
+        if gap_slots > 1:
+            self.seen[f"nothing final for {_band(gap_slots)} slots"] += 1
+        self._final_ms[node.number] = now_ms
 
-    def _say(self, node: SimNode, text: str) -> None:
-        self._transcript.say(self._clock.now_ms, f"n{node.number}", text)
+    def _say(self, node: SimNode, text: str, *facts: object) -> None:
+        self._transcript.say(self._clock.now_ms, f"n{node.number}", text, *facts)
+
+
+def _band(count: int) -> str:
+    """Return ``count`` among few bands."""
+    for low, high in ((1, 1), (2, 3), (4, 7), (8, 15)):
+        if count <= high:
+            return str(low) if low == high else f"{low} to {high}"
+    return "16 and more"

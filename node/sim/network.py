@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from node.sim.clock import SimClock
 
@@ -34,6 +35,8 @@ class SimNetwork:
         groups: the side each node is on; nodes on different sides do not hear each other.
         cut: links (from, to) that carry nothing, in that direction.
         slow: links (from, to) that may take very long.
+        sent: messages handed to it.
+        lost: those of them that it did not carry.
     """
 
     def __init__(self, clock: SimClock, random: Random, weather: Weather) -> None:
@@ -44,42 +47,43 @@ class SimNetwork:
         self.sent = 0
         self.lost = 0
         self._clock = clock
-        self._random = random
+        self._draw = random.random
 
     def heal(self) -> None:
         """Make every link good; what is on its way still takes its time."""
-        self.groups.clear()
-        self.cut.clear()
-        self.slow.clear()
         self.weather = Weather()
+        self.groups, self.cut, self.slow = {}, set(), set()
 
-    def send(self, source: int, target: int, deliver: Callable[[], None]) -> None:
-        """Carry one message, or lose it. A cut made while it is on its way does not stop it."""
+    def send(self, source: int, target: int, deliver: Callable[..., Any], *arguments: Any) -> None:
+        """Carry a message: have ``deliver(*arguments)`` called later, perhaps twice, perhaps never."""
         self.sent += 1
-        weather, random = self.weather, self._random
-        if (
-            self.groups.get(source, 0) != self.groups.get(target, 0)
-            or (source, target) in self.cut
-            or random.randrange(1000) < weather.loss_milli
-        ):
+        weather, draw = self.weather, self._draw
+        if not self.reaches(source, target) or (weather.loss_milli and draw() * 1000 < weather.loss_milli):
             self.lost += 1
             return
-        for _ in range(2 if random.randrange(1000) < weather.duplicate_milli else 1):
-            delay_ms = random.randint(weather.delay_min_ms, weather.delay_max_ms)
-            if (source, target) in self.slow:
-                delay_ms += random.randint(0, weather.slow_ms)
-            self._clock.after(delay_ms, deliver)
+        self._clock.after(self._travel_ms(source, target), deliver, *arguments)
+        if weather.duplicate_milli and draw() * 1000 < weather.duplicate_milli:
+            self._clock.after(self._travel_ms(source, target), deliver, *arguments)
 
     def reaches(self, source: int, target: int) -> bool:
         """Tell whether anything gets from ``source`` to ``target``."""
-        return self.groups.get(source, 0) == self.groups.get(target, 0) and (source, target) not in self.cut
+        groups = self.groups
+        if groups and groups.get(source, 0) != groups.get(target, 0):
+            return False
+        return not self.cut or (source, target) not in self.cut
 
     def delay_ms(self, source: int, target: int, again_ms: int) -> int:
         """Return how long a message takes on a connection; what is lost is sent again ``again_ms`` later."""
         self.sent += 1
-        delay_ms = self._random.randint(self.weather.delay_min_ms, self.weather.delay_max_ms)
-        if (source, target) in self.slow:
-            delay_ms += self._random.randint(0, self.weather.slow_ms)
-        while self._random.randrange(1000) < self.weather.loss_milli:
+        delay_ms = self._travel_ms(source, target)
+        while self._draw() * 1000 < self.weather.loss_milli:
             delay_ms += again_ms
+        return delay_ms
+
+    def _travel_ms(self, source: int, target: int) -> int:
+        weather = self.weather
+        low = weather.delay_min_ms
+        delay_ms = low + int(self._draw() * (weather.delay_max_ms - low + 1))
+        if self.slow and (source, target) in self.slow:
+            delay_ms += int(self._draw() * weather.slow_ms)
         return delay_ms

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from consensus.engine import Engine
 from consensus.ready import Event
@@ -17,7 +17,7 @@ from ledger.block import Block, Vote, block_id_of
 from ledger.crypto import PrivateKey
 from ledger.errors import InvalidBlock, InvalidVote, UnknownParent
 from ledger.store import Space, WriteBatch
-from node.sim.clock import SimClock
+from node.sim.clock import NodeClock, SimClock
 from node.sim.messages import Message, Push, Status, Stored, WantBlock, WantRange, WantTransactions
 from node.sim.network import SimNetwork
 from node.sim.store import Crashed, Fate, SimStore
@@ -49,10 +49,10 @@ class Watcher(Protocol):
         """A quorum of producers has told ``node`` that it has a transaction on disk."""
 
     def on_step(self, node: SimNode) -> None:
-        """A node has finished a step."""
+        """A node has finished a step after which its final block is another one."""
 
-    def on_crash(self, node: SimNode) -> None:
-        """A node is gone."""
+    def on_crash(self, node: SimNode, where: str) -> None:
+        """A node is gone; ``where`` in its step that was."""
 
     def on_reject(self, node: SimNode, sender: int, reason: str) -> None:
         """A node has refused a message as a lie."""
@@ -65,9 +65,10 @@ class SimNode:
         number: its place among the nodes.
         engine: None while it is down.
         crash_after: how many more points of its steps it lives through; None: it is not struck.
+        fate: what becomes of a write in which it is struck.
         on_down: who is told that it fell.
         life: how often it has started.
-        skew_ms: how far its clock is ahead.
+        clock: what it takes for the time.
         is_honest: whether the invariants bind it.
     """
 
@@ -89,21 +90,25 @@ class SimNode:
         self.engine: Engine | None = None
         self.peers: list[SimNode] = []
         self.crash_after: int | None = None
-        self.skew_ms = 0
+        self.fate = Fate.LOST
+        self.clock = NodeClock(clock)
         self.on_down: Callable[[SimNode], None] = lambda _node: None
         self._clock = clock
         self._network = network
-        self._random = random
+        self._random = random.random
+        self._choose = random.choice
         self._watch = watch
         self.life = 0
         self._holders: dict[bytes, set[int]] = {}
         self._accepted: set[bytes] = set()
         self._waiting: dict[bytes, tuple[Block, int]] = {}
+        self._timer = 0
+        self._final: object = None
 
     @property
     def now_ms(self) -> int:
         """Return the time on this node's own clock."""
-        return self._clock.now_ms + self.skew_ms
+        return self.clock.now_ms
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -111,58 +116,72 @@ class SimNode:
         """Begin with what the store holds."""
         self.life += 1
         self.crash_after = None
+        self.store.recover()
         self._holders, self._accepted, self._waiting = {}, set(), {}
         self.engine = Engine(
             self.world.genesis, self.store, key=self.key, check=self.world.check, is_valid=is_stand_in_signature
         )
+        self._final = self.engine.final
         self._watch.on_start(self)
-        self._plan_timer(self.life)
+        self._plan_timer()
         self._plan_status(self.life)
 
-    def crash(self) -> None:
+    def crash(self, where: str) -> None:
         """Lose everything but the store."""
         self.engine = None
-        self._watch.on_crash(self)
+        self._watch.on_crash(self, where)
         self.on_down(self)
 
-    def _plan_timer(self, life: int) -> None:
-        assert self.engine is not None
-        due_ms = self.engine.next_timer_ms()
-        assert due_ms is not None
-        self._clock.at(due_ms - self.skew_ms, lambda: self._on_timer(life))
+    def set_clock(self, step_ms: int, rate: int) -> None:
+        """Let its clock jump and go at another rate."""
+        self.clock.change(step_ms, rate)
+        if self.engine is not None:
+            self._plan_timer()
 
-    def _on_timer(self, life: int) -> None:
-        if life == self.life and self.step(lambda engine: engine.handle_timer(now_ms=self.now_ms)):
-            self._plan_timer(life)
+    def _plan_timer(self) -> None:
+        """Plan the engine's next timer, and only that one."""
+        assert self.engine is not None
+        self._timer += 1
+        self._clock.at(self.clock.true_ms(self.engine.next_timer_ms()), self._on_timer, self._timer)
+
+    def _on_timer(self, timer: int) -> None:
+        if timer == self._timer and self.step(self._handle_timer):
+            self._plan_timer()
+
+    def _handle_timer(self, engine: Engine) -> None:
+        engine.handle_timer(now_ms=self.now_ms)
 
     def _plan_status(self, life: int) -> None:
-        self._clock.after(STATUS_MS + self._random.randrange(100), lambda: self._on_status_due(life))
+        self._clock.after(STATUS_MS + int(self._random() * 100), self._on_status_due, life)
 
     def _on_status_due(self, life: int) -> None:
         if life == self.life and self.step(self._gossip):
             self._plan_status(life)
 
-    def step(self, action: Callable[[Engine], None]) -> bool:
+    def step(self, action: Callable[..., None], *arguments: Any) -> bool:
         """Do one thing, write what it asks for, then send. Return whether the node lives on."""
-        if self.engine is None:
+        engine = self.engine
+        if engine is None:
             return False
         try:
-            action(self.engine)
-            self.flush(self.engine)
-        except Crashed:
-            self.crash()
+            action(engine, *arguments)
+            self.flush(engine)
+        except Crashed as error:
+            self.crash(str(error))
             return False
-        self._watch.on_step(self)
+        if engine.final is not self._final:
+            self._final = engine.final
+            self._watch.on_step(self)
         return True
 
     def flush(self, engine: Engine) -> None:
         """Persist, then speak."""
         ready = engine.take_ready()
         if ready.puts:
-            self.write(WriteBatch(list(ready.puts), []))
-        engine.written()
+            self.write(WriteBatch(ready.puts))
+            engine.written()
         for message in ready.messages:
-            self.point()
+            self.point("before a message")
             self.announce(message)
         for event in ready.events:
             self._watch.on_event(self, event)
@@ -170,16 +189,17 @@ class SimNode:
     def write(self, batch: WriteBatch) -> None:
         """Write a batch, or be struck while it is written."""
         if self.crash_after == 0:
-            self.store.strike = self._random.choice([Fate.LOST, Fate.KEPT])
-        self.point()
+            self.store.strike = self.fate
+        else:
+            self.point("")
         self.store.write(batch)
 
-    def point(self) -> None:
+    def point(self, where: str) -> None:
         """Pass one point at which the power may fail."""
         if self.crash_after is None:
             return
-        if self.crash_after == 0 and self.store.strike is None:
-            raise Crashed
+        if self.crash_after == 0:
+            raise Crashed(where)
         self.crash_after -= 1
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -189,15 +209,21 @@ class SimNode:
         self._watch.on_sent(self, message)
         self.broadcast(message)
 
-    def broadcast(self, message: Message, *, but: int = -1) -> None:
-        """Send to every peer, except to number ``but``."""
+    def broadcast(self, message: Message) -> None:
+        """Send to every peer."""
         for peer in self.peers:
-            if peer.number != but:
-                self.send(peer, message)
+            self.send(peer, message)
+
+    def relay(self, message: Message, *but: int) -> None:
+        """Send on to some of the peers, drawn anew each time, but not to those that have it."""
+        others = [peer for peer in self.peers if peer.number not in but]
+        for _ in range(1 + len(others) // 3):
+            if others:
+                self.send(others.pop(int(self._random() * len(others))), message)
 
     def send(self, peer: SimNode, message: Message) -> None:
         """Send to one peer."""
-        self._network.send(self.number, peer.number, lambda: peer.deliver(message, self.number))
+        self._network.send(self.number, peer.number, peer.deliver, message, self.number)
 
     def _answer(self, number: int, message: Message) -> None:
         for peer in self.peers:
@@ -208,18 +234,18 @@ class SimNode:
 
     def submit(self, raw: bytes) -> None:
         """Take in a transaction from a submitter and push it to the peers."""
-        self.step(lambda engine: self._take_transactions(engine, (raw,), self.number))
+        self.step(self._take_transactions, (raw,), self.number)
 
     def deliver(self, message: Message, sender: int) -> None:
         """Take in a message."""
-        self.step(lambda engine: self._receive(engine, message, sender))
+        self.step(self._receive, message, sender)
 
     def _receive(self, engine: Engine, message: Message, sender: int) -> None:
         match message:
-            case Block():
-                self._take_block(engine, message, sender)
             case Vote():
                 self._take_vote(engine, message, sender)
+            case Block():
+                self._take_block(engine, message, sender)
             case Push():
                 self._take_transactions(engine, message.raws, sender)
             case Stored():
@@ -259,12 +285,11 @@ class SimNode:
             self.write(WriteBatch(puts, [(tx_id, raw) for tx_id, (_, raw) in new.items()]))
             for tx, _ in new.values():
                 engine.add_transaction(tx)
-            self.point()
+            self.point("after a transaction is stored")
             if sender == self.number:
                 self.broadcast(Push(raws))
-            self.broadcast(Stored(tuple(new)))
-        elif sender != self.number:
-            self._answer(sender, Stored(tuple(tx.tx_id for tx in checked)))
+        if sender != self.number:
+            self._answer(sender, Stored(tuple([tx.tx_id for tx in checked])))
         for tx in checked:
             self._holds(tx.tx_id, self.number)
             if sender != self.number:
@@ -290,7 +315,7 @@ class SimNode:
             return
         try:
             if engine.receive_block(block, now_ms=self.now_ms) is Verdict.ACCEPT:
-                self.broadcast(block, but=sender)
+                self.relay(block, sender, self._number_of(block.sealed.header.producer_key_id))
         except UnknownParent:
             self._answer(sender, WantBlock(block.sealed.header.parent_id))
         except InvalidBlock as error:
@@ -299,9 +324,15 @@ class SimNode:
     def _take_vote(self, engine: Engine, vote: Vote, sender: int) -> None:
         try:
             if engine.receive_vote(vote, now_ms=self.now_ms) is Verdict.ACCEPT:
-                self.broadcast(vote, but=sender)
+                self.relay(vote, sender, self._number_of(vote.key_id))
         except InvalidVote as error:
             self._watch.on_reject(self, sender, error.sentence())
+
+    def _number_of(self, key_id: bytes) -> int:
+        for peer in self.peers:
+            if peer.key.key_id == key_id:
+                return peer.number
+        return self.number
 
     def _retry_waiting(self, engine: Engine) -> None:
         for block_id, (block, sender) in list(self._waiting.items()):
@@ -315,7 +346,7 @@ class SimNode:
         """Say how far this node is, ask again for what is missing, offer again what others may lack."""
         if not self.peers:
             return
-        peer = self._random.choice(self.peers)
+        peer = self._choose(self.peers)
         self.send(peer, Status(engine.head.block_id, engine.head.height))
         missing = {
             item.tx_id

@@ -6,6 +6,7 @@ sides can be reached. The order of a turn is the driver's (``node/driver.py``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from consensus.engine import Engine
@@ -62,12 +63,12 @@ class PeeringNode(SimNode):
             scores=self.gossip.scores,
         )
 
-    def crash(self) -> None:
+    def crash(self, where: str) -> None:
         """Lose everything but the store; the peers see their connections end."""
         for peer in self._peering():
             if peer.number in self.links:
                 self._part(peer)
-        super().crash()
+        super().crash(where)
 
     def _peering(self) -> list[PeeringNode]:
         return [peer for peer in self.peers if isinstance(peer, PeeringNode)]
@@ -117,14 +118,14 @@ class PeeringNode(SimNode):
         due_ms = max(self._clock.now_ms + delay_ms, self.links[peer.number])
         self.links[peer.number] = due_ms
         meeting = (peer.life, peer.meetings[self.number])
-        self._clock.at(due_ms, lambda: peer.arrive(body, self, meeting))
+        self._clock.at(due_ms, peer.arrive, body, self, meeting)
 
     def arrive(self, message: Any, sender: PeeringNode, meeting: tuple[int, int]) -> None:
         """Take in a message, unless the connection it was sent on has ended."""
         if sender.number in self.links and meeting == (self.life, self.meetings[sender.number]):
-            self.step(lambda _engine: self._hear(message, sender.key.key_id))
+            self.step(self._hear, message, sender.key.key_id)
 
-    def _hear(self, message: Any, sender: bytes) -> None:
+    def _hear(self, _engine: Engine, message: Any, sender: bytes) -> None:
         core = self.sync if is_for_sync(message) else self.gossip
         try:
             core.receive(message, sender, now_ms=self.now_ms)
@@ -135,6 +136,13 @@ class PeeringNode(SimNode):
         self.gossip.reject(sender, error.sentence(), now_ms=self.now_ms)
         peer = self._by_key(sender)
         self._watch.on_reject(self, peer.number if peer else -1, error.sentence())
+
+    def set_clock(self, step_ms: int, rate: int) -> None:
+        """Let its clock jump and go at another rate."""
+        super().set_clock(step_ms, rate)
+        if self.engine is not None:
+            self._planned_ms = 2**62
+            self._plan_turn()
 
     # -- a turn ----------------------------------------------------------------------------------------------------
 
@@ -147,9 +155,9 @@ class PeeringNode(SimNode):
         """Take a turn without input."""
         self.step(lambda _engine: None)
 
-    def step(self, action: Any) -> bool:
+    def step(self, action: Callable[..., None], *arguments: Any) -> bool:
         """Take a turn, and plan the next for when a core wants one."""
-        lives = super().step(action)
+        lives = super().step(action, *arguments)
         if lives:
             self._plan_turn()
         return lives
@@ -161,16 +169,15 @@ class PeeringNode(SimNode):
             due_ms = self.now_ms
         if due_ms < self._planned_ms:
             self._planned_ms = due_ms
-            life = self.life
-            self._clock.at(due_ms - self.skew_ms, lambda: self._on_turn(life, due_ms))
+            self._clock.at(self.clock.true_ms(due_ms), self._on_turn, self.life, due_ms)
 
     def _on_turn(self, life: int, due_ms: int) -> None:
         if life != self.life or due_ms != self._planned_ms:
             return
         self._planned_ms = 2**62
-        self.step(lambda _engine: self._handle_timers())
+        self.step(self._handle_timers)
 
-    def _handle_timers(self) -> None:
+    def _handle_timers(self, _engine: Engine) -> None:
         for core in (self.gossip, self.sync):
             due_ms = core.next_timer_ms()
             if due_ms is not None and due_ms <= self.now_ms:
@@ -184,9 +191,9 @@ class PeeringNode(SimNode):
         puts = [*ready.puts, *((Space.PENDING.value + tx.tx_id, b"") for tx, _, _ in checked)]
         if puts:
             self.write(WriteBatch(puts, [(tx.tx_id, raw) for tx, raw, _ in checked]))
-        engine.written()
+            engine.written()
         for message in ready.messages:
-            self.point()
+            self.point("before a message")
             self.announce(message)
         for event in ready.events:
             self._watch.on_event(self, event)

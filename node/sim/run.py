@@ -1,18 +1,29 @@
-"""Simulations from the command line: one seed told line by line, or many in a row."""
+"""Simulations from the command line: one seed told line by line, or many on all cores."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 
-from ledger.genesis import PRODUCERS_MAX
-from node.sim.cluster import ALL_FAULTS, Fault, Report, Simulation
+import msgspec
 
-SLOTS = 40
+from ledger.genesis import PRODUCERS_MAX
+from node.sim.cluster import SLOTS, Report, run_plan
+from node.sim.many import Outcome, run_many
+from node.sim.mix import Choice
+from node.sim.plan import ALL_FAULTS, Fault, Plan
+from node.sim.show import Ticker, tell, tell_coverage
+from node.sim.shrink import Shrinker
+
+SHRUNK_MAX = 2
+"""Failing seeds that are cut down and told; of the others the number is enough."""
+INTERRUPTED = 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first schedule (default 0)")
     parser.add_argument("--schedules", type=int, default=1, help="how many seeds, one after the other (default 1)")
-    parser.add_argument("--nodes", type=int, default=4, help=f"producers, 1 to {PRODUCERS_MAX} (default 4)")
+    parser.add_argument("--jobs", type=int, help="processes for many schedules (default: one for each core)")
+    parser.add_argument("--nodes", type=int, help=f"producers, 1 to {PRODUCERS_MAX} (default: as the mix has it)")
     parser.add_argument("--slots", type=int, default=SLOTS, help=f"slots of faults before healing (default {SLOTS})")
     parser.add_argument(
         "--faults",
@@ -30,11 +42,15 @@ def _parser() -> argparse.ArgumentParser:
         help="what may go wrong: all, none, or a list of " + ", ".join(fault.value for fault in Fault),
     )
     parser.add_argument(
-        "--simple-peers",
-        action="store_true",
-        help="spread messages in the simplest way instead of with gossip and sync: faster, and duplicates too",
+        "--peers",
+        choices=["mix", "simple", "real"],
+        default="mix",
+        help="how nodes spread messages: one by one in the simplest way, or with the gossip and sync of real nodes",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as one JSON object")
+    parser.add_argument("--no-shrink", action="store_true", help="tell failing seeds as they are")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the plan of the schedule told, to be edited")
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="run a plan that was saved instead of a seed's")
     return parser
 
 
@@ -45,56 +61,119 @@ def parse_faults(text: str) -> frozenset[Fault]:
     return frozenset(Fault(name.strip()) for name in text.split(","))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; return 0 where every invariant held, 1 where one did not, 2 for bad input."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+def _choice(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Choice:
+    """Return what the options ask for; leave with a sentence where they make no sense."""
     try:
         faults = parse_faults(options.faults)
     except ValueError as error:
         parser.error(f"--faults: {error}")
-    if not 1 <= options.nodes <= PRODUCERS_MAX:
+    if options.nodes is not None and not 1 <= options.nodes <= PRODUCERS_MAX:
         parser.error(f"--nodes: 1 to {PRODUCERS_MAX}, not {options.nodes}")
-    if options.schedules < 1 or options.slots < 1:
-        parser.error("--schedules and --slots: 1 or more")
-    began = time.monotonic()
-    failed: list[Report] = []
-    for done in range(options.schedules):
-        simulation = Simulation(options.seed + done, options.nodes, faults, peering=not options.simple_peers)
-        report = simulation.run(options.slots)
-        if options.schedules == 1 or report.violation:
-            _tell(report)
-        if report.violation:
-            failed.append(report)
-        if options.schedules > 1 and sys.stderr.isatty():
-            sys.stderr.write(f"\r{done + 1}/{options.schedules} schedules, {len(failed)} violations")
-    seconds = time.monotonic() - began
-    _summarise(options.schedules, failed, seconds)
-    if options.json:
-        figures = {"schedules": options.schedules, "violations": len(failed), "seconds": round(seconds, 3)}
-        options.json.write_text(json.dumps(figures) + "\n")
-    return 1 if failed else 0
+    if min(options.schedules, options.slots, 1 if options.jobs is None else options.jobs) < 1:
+        parser.error("--schedules, --slots and --jobs: 1 or more")
+    return Choice(options.nodes, {"mix": None, "simple": False, "real": True}[options.peers], faults, options.slots)
 
 
-def _tell(report: Report) -> None:
-    """Write a run's transcript and what it came to."""
-    out = sys.stdout
-    out.write("slot.ms   who  what\n")
-    out.writelines(f"{line}\n" for line in report.lines)
-    out.write(
-        f"seed {report.seed}: final height {report.final_height}, {report.transactions} transactions, "
-        f"{report.crashes} crashes, all well {report.settle_slots} slots after healing\n"
-        f"transcript {report.digest}\n"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for.
+
+    Returns 0 where every invariant held, 1 where one did not, 2 for bad input, 130 when interrupted.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    choice = _choice(parser, options)
+    try:
+        if options.plan is not None:
+            return _tell_one(run_plan(_read_plan(options.plan)), options)
+        if options.schedules == 1:
+            return _tell_one(choice.run(options.seed), options)
+        return _run_all(choice, options)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except (OSError, msgspec.MsgspecError, BrokenProcessPool) as error:
+        sys.stderr.write(f"ledgerd sim: {error}\n")
+        return 2
+
+
+def _read_plan(path: Path) -> Plan:
+    return msgspec.json.decode(path.read_bytes(), type=Plan)
+
+
+def _tell_one(report: Report, options: argparse.Namespace) -> int:
+    """Tell one run, in its shortest form where it breaks a promise."""
+    if report.violation and not options.no_shrink:
+        report = _shrink(report)
+    tell(report)
+    if options.save:
+        options.save.write_bytes(msgspec.json.format(msgspec.json.encode(report.plan)) + b"\n")
+    return 1 if report.violation else 0
+
+
+def _shrink(report: Report) -> Report:
+    """Return the shortest run found that breaks the same promise."""
+    sys.stderr.write(f"seed {report.plan.seed}: {report.violation}\nshrinking it\n")
+    shrinker = Shrinker(report)
+    before = len(report.lines)
+    best = shrinker.run()
+    sys.stderr.write(
+        f"{len(report.plan.events)} events cut down to {len(best.plan.events)}, {before} lines to {len(best.lines)}, "
+        f"in {shrinker.runs} runs\n"
     )
-    out.write(f"VIOLATION: {report.violation}\n" if report.violation else "every invariant held\n")
+    return best
 
 
-def _summarise(schedules: int, failed: list[Report], seconds: float) -> None:
-    if schedules > 1:
-        rate = schedules / max(seconds, 0.001)
-        sys.stdout.write(f"{schedules} schedules in {seconds:.1f} s ({rate:.1f}/s), {len(failed)} violations\n")
-    if failed:
-        sys.stdout.write("failing seeds: " + ", ".join(str(report.seed) for report in failed) + "\n")
+def _run_all(choice: Choice, options: argparse.Namespace) -> int:
+    """Run many schedules and say what they came to."""
+    seeds = range(options.seed, options.seed + options.schedules)
+    jobs = options.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    total, is_interrupted = Outcome(), False
+    with Ticker(len(seeds)) as ticker:
+        ticker.say(f"of {sum(choice.shares().values())} schedules: {_shares(choice)}; {jobs} processes")
+        try:
+            with closing(run_many(choice, seeds, jobs)) as outcomes:
+                for outcome in outcomes:
+                    total.merge(outcome)
+                    ticker.add(outcome.coverage.total)
+                    for seed, violation in outcome.failures:
+                        ticker.say(f"seed {seed} ({choice.shape_of(seed).name}): {violation}")
+        except KeyboardInterrupt:
+            is_interrupted = True
+        seconds = ticker.seconds
+    _sum_up(choice, total, seconds, options)
+    if is_interrupted:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    return 1 if total.failures else 0
+
+
+def _shares(choice: Choice) -> str:
+    return ", ".join(f"{share} of {name}" for name, share in choice.shares().items())
+
+
+def _sum_up(choice: Choice, total: Outcome, seconds: float, options: argparse.Namespace) -> None:
+    """Write what was come through, the figures, and the failing seeds in their shortest form."""
+    coverage, failures = total.coverage, sorted(total.failures)
+    tell_coverage(coverage)
+    out = sys.stdout
+    out.write(f"{coverage.total} schedules in {seconds:.1f} s ({coverage.total / max(seconds, 0.001):.1f}/s), ")
+    out.write(f"{len(failures)} violations\n")
+    if options.json:
+        figures = {
+            "schedules": coverage.total,
+            "violations": len(failures),
+            "seconds": round(seconds, 3),
+            "first_seed": options.seed,
+            "failing_seeds": [seed for seed, _ in failures],
+            "coverage": coverage.figures(),
+        }
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if not failures:
+        return
+    out.write("failing seeds: " + ", ".join(str(seed) for seed, _ in failures) + "\n")
+    for seed, _ in failures[: 0 if options.no_shrink else SHRUNK_MAX]:
+        out.flush()
+        tell(_shrink(choice.run(seed)))
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """What a simulated chain is made of: keys, a genesis, and transactions of records.
 
-Signatures of producers are cheap stand-ins that everybody can check and, in a simulation, nobody forges; those of
-transactions are real and checked once for all nodes, since the check is a pure function of the bytes.
+Signatures of producers are cheap stand-ins that everybody can check and, in a simulation, nobody forges. Transactions
+are checked once for all nodes, since the check is a pure function of the bytes; where many are made, their signatures
+are stand-ins as well.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from hashlib import sha256
-from random import Random
 
 from consensus.election import founding_state
 from ledger.cdr import CallRecord, Leg, ReleasedBy, Service
 from ledger.codec import ZERO32, encode
-from ledger.crypto import PrivateKey
+from ledger.crypto import PrivateKey, is_valid_signature
 from ledger.genesis import (
     Candidate,
     Delegation,
@@ -57,17 +57,22 @@ def is_stand_in_signature(public_key: bytes, digest: bytes, signature: bytes) ->
     return signature == _stand_in(public_key, digest)
 
 
-@cache
-def producer_key(number: int) -> StandInKey:
-    """Return the node key of producer ``number``."""
-    key = PrivateKey.from_seed(b"node %d" % number)
+def _stand_in_key(seed: bytes) -> StandInKey:
+    key = PrivateKey.from_seed(seed)
     return StandInKey(key._key)  # noqa: SLF001 - the same key with another way to sign
 
 
 @cache
-def submit_key(number: int) -> PrivateKey:
+def producer_key(number: int) -> StandInKey:
+    """Return the node key of producer ``number``."""
+    return _stand_in_key(b"node %d" % number)
+
+
+@cache
+def submit_key(number: int, *, stand_in: bool = False) -> PrivateKey:
     """Return the key with which member ``number`` signs its records."""
-    return PrivateKey.from_seed(b"submit %d" % number)
+    seed = b"submit %d" % number
+    return _stand_in_key(seed) if stand_in else PrivateKey.from_seed(seed)
 
 
 def member_name(number: int) -> str:
@@ -125,9 +130,13 @@ class NoRules:
 
 
 class World:
-    """One chain's genesis, and the means to make and check its transactions."""
+    """One chain's genesis, and the means to make and check its transactions.
 
-    def __init__(self, members: int, seats: int | None = None) -> None:
+    stand_ins: signatures of transactions are stand-ins too.
+    """
+
+    def __init__(self, members: int, seats: int | None = None, *, stand_ins: bool = False) -> None:
+        self._stand_ins = stand_ins
         self.genesis = make_genesis(members, seats)
         self.chain_id = chain_id_of(self.genesis)
         self._state = founding_state(self.genesis)
@@ -138,8 +147,13 @@ class World:
         """Return the summary of a raw transaction, checked in full the first time; ``key_of``: of genesis, or more."""
         checked = self._checked.get(raw)
         if checked is None:
-            key_of = key_of or self._state.keys.get
-            checked = check_transaction(raw, chain_id=self.chain_id, key_of=key_of, rules=self._rules)
+            checked = check_transaction(
+                raw,
+                chain_id=self.chain_id,
+                key_of=key_of or self._state.keys.get,
+                rules=self._rules,
+                is_valid=is_stand_in_signature if self._stand_ins else is_valid_signature,
+            )
             self._checked[raw] = checked
         return checked
 
@@ -154,7 +168,7 @@ class World:
         """
         transaction = make_transaction(
             [encode(make_record(call, now_ms)) for call in calls],
-            key=submit_key(member),
+            key=submit_key(member, stand_in=self._stand_ins),
             member_id=member_name(member),
             chain_id=self.chain_id,
             created_ms=now_ms,
@@ -200,27 +214,3 @@ def make_record(call: int, now_ms: int) -> CallRecord:
         None,
         None,
     )
-
-
-class Traffic:
-    """Draws transactions: mostly new calls, now and then one that was reported before."""
-
-    def __init__(self, world: World, random: Random) -> None:
-        self._world = world
-        self._random = random
-        self._calls = 0
-        self._recent: list[tuple[int, int]] = []
-
-    def draw(self, member: int, now_ms: int) -> bytes:
-        """Return the next transaction of ``member``."""
-        random = self._random
-        calls = []
-        for _ in range(random.randint(1, 3)):
-            repeated = [call for owner, call in self._recent if owner == member]
-            if repeated and random.randrange(6) == 0:
-                calls.append(random.choice(repeated))
-            else:
-                self._calls += 1
-                calls.append(self._calls)
-                self._recent = [*self._recent[-40:], (member, self._calls)]
-        return self._world.make_transaction(member, calls, now_ms=now_ms)

@@ -7,18 +7,17 @@ import secrets
 
 import pytest
 
-from node.sim.cluster import ALL_FAULTS, Fault, Simulation
+from node.sim.cluster import ALL_FAULTS, Fault, Simulation, run_seed
 from node.sim.node import SimNode
 from node.sim.world import GENESIS_MS, SLOT_MS
 
-SLOTS = 40
 FRESH = int(os.environ.get("SIMULATION_SEED") or secrets.randbelow(10**9))
 """Where the fresh seeds of this run begin; set SIMULATION_SEED to repeat it. A failure names the seed."""
 
 
 def outcome(seed: int, producers: int, faults: frozenset[Fault], *, peering: bool = False) -> tuple[int, str | None]:
     """Return the seed, so that a failure shows it, and what went wrong."""
-    return seed, Simulation(seed, producers, faults, peering=peering).run(SLOTS).violation
+    return seed, run_seed(seed, producers, faults, peering=peering).violation
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -71,15 +70,15 @@ def test_void_records_of_a_branch_that_lost_are_not_forgotten() -> None:
 
 @pytest.mark.parametrize("peering", [False, True])
 def test_same_seed_same_transcript(peering: bool) -> None:
-    runs = [Simulation(5, 4, ALL_FAULTS, peering=peering).run(SLOTS) for _ in range(2)]
+    runs = [run_seed(5, 4, ALL_FAULTS, peering=peering) for _ in range(2)]
     assert runs[0].lines == runs[1].lines
     assert runs[0].digest == runs[1].digest
-    assert Simulation(6, 4, ALL_FAULTS, peering=peering).run(SLOTS).digest != runs[0].digest
+    assert run_seed(6, 4, ALL_FAULTS, peering=peering).digest != runs[0].digest
 
 
 def quiet_cluster(producers: int) -> Simulation:
     """Return a started cluster with good weather and no traffic."""
-    simulation = Simulation(1, producers)
+    simulation = Simulation.quiet(producers)
     simulation.start()
     return simulation
 
