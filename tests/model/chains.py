@@ -1,7 +1,7 @@
 """What both models share: chains of blocks, the sets that must sign them, and the rules, one of which may be broken.
 
-A block is what matters of it for finality: which certificate its header carries and whether it schedules a change of the
-voting set. Quorums, the guard and what a certificate proves are the code that nodes run; the rest restates
+A block is what matters of it for finality: which certificate its header carries and whether it schedules a change of
+the voting set. Quorums, the guard and what a certificate proves are the code that nodes run; the rest restates
 docs/consensus.md.
 """
 
@@ -194,7 +194,7 @@ def scheduled(rules: Rules, parent: Voting, now: Voting, height: int, wanted: in
         return None
     if parent.pending == NONE or (now.pending == NONE and rules.second is Second.AT_COMPLETION):
         return now._replace(pending=wanted, scheduled=height)
-    if now.pending == NONE or now.pending == wanted:
+    if now.pending in {NONE, wanted}:
         return None
     if rules.second is Second.REPLACES:
         return now._replace(pending=wanted, scheduled=height)

@@ -1,7 +1,8 @@
-"""Explicit-state model checking: visits every reachable state, breadth first, and tells the shortest way to a bad one.
+"""Explicit-state model checking: visits every reachable state, breadth first, and tells the shortest way to a bad
+one.
 
-Nothing is cut off: an exploration ends because there is no new state, because a bad one is found, or with ``TooLarge``,
-which is a failure and not a result.
+Nothing is cut off: an exploration ends because there is no new state, because a bad one is found, or with
+``TooLarge``, which is a failure and not a result.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ STATES_MAX = 2_000_000
 
 S = TypeVar("S", bound=Hashable)
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 
 
-class Model(Protocol[S, A]):
-    """What is explored: a graph of states S with actions A as edges."""
+class Model(Protocol[S, A_co]):
+    """What is explored: a graph of states S with actions as edges."""
 
     def initial(self) -> Iterable[S]:
         """Return where it begins."""
         ...
 
-    def successors(self, state: S) -> Iterable[tuple[A, S]]:
+    def successors(self, state: S) -> Iterable[tuple[A_co, S]]:
         """Return every action that may happen in ``state``, with the state after it."""
         ...
 
@@ -73,7 +75,6 @@ class Exploration(Generic[S, A]):
         states: that differ by more than names.
         transitions: looked at, those to known states included.
         depth: of the deepest state: actions on the shortest way to it.
-        deepest: one of the states at that depth.
         violation: the first bad state, or None after all states were visited.
     """
 

@@ -2,10 +2,11 @@
 
 **What a state is.** Two chains X and Y that are one up to a fork, what each honest producer signed, and its guard.
 
-**Why two chains are enough.** Two conflicting final blocks A and B are shown by the certificates on them and on one child
-of each. What makes these blocks and certificates valid, and votes for them allowed, lies in the two chains that end in
-these children: a block carries certificates of its own ancestors only, and the sets that sign are read off its own chain.
-Take all other blocks, and all votes for them, out of a run: guards only get lower, and what is left is still a run.
+**Why two chains are enough.** Two conflicting final blocks A and B are shown by the certificates on them and on one
+child of each. What makes these blocks and certificates valid, and votes for them allowed, lies in the two chains that
+end in these children: a block carries certificates of its own ancestors only, and the sets that sign are read off its
+own chain. Take all other blocks, and all votes for them, out of a run: guards only get lower, and what is left is
+still a run.
 
 **Delivery** needs no steps of its own. Whoever assembles certificates knows every vote that was sent, may show it to
 whom it likes, and an honest producer may vote for any block there is: nothing assumes which it has seen, whose turn it
@@ -14,8 +15,8 @@ was, or that the fork choice was followed. **Byzantine** producers have signed e
 **When blocks are sealed.** A block is sealed right before the first vote for it or for one of its descendants. Sealed
 earlier it could only carry fewer certificates, as those never go away.
 
-**A crash** leaves what is on disk. Where the guard is stored first: a vote that nobody saw, with its guard. Where the vote
-is sent first: a vote that was seen, and the guard from before it.
+**A crash** leaves what is on disk. Where the guard is stored first: a vote that nobody saw, with its guard. Where the
+vote is sent first: a vote that was seen, and the guard from before it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from functools import cache, cached_property
 from typing import NamedTuple
 
 from consensus.finality import makes_final
+from consensus.params import quorum_of
 from tests.model.chains import (
     NONE,
     Block,
@@ -84,23 +86,35 @@ class Vote(NamedTuple):
     sealed: tuple[tuple[int, Block], ...]
 
     def __str__(self) -> str:
-        new = "".join(f"; {block_told(self.chain, height, block)}" for height, block in self.sealed)
-        return f"P{self.producer} votes {self.source} -> {self.chain}{self.height}, {self.fate.value}{new}"
+        new = [block_told(self.chain, height, block) for height, block in self.sealed]
+        fate = "" if self.fate is Fate.CAST else f" ({self.fate.value})"
+        return "; ".join([*new, f"P{self.producer} votes {self.source} -> {self.chain}{self.height}{fate}"])
 
 
 def block_told(chain: str, height: int, block: Block) -> str:
     """Return a new block in words."""
-    carries = f" carries the certificate on {block.carries}" if block.carries else " carries none"
-    schedules = "" if block.schedules == NONE else f" and schedules set {block.schedules}"
-    return f"{chain}{height}{carries}{schedules}"
+    deeds = []
+    if block.carries:
+        deeds.append(f"carries the certificate on {block.carries}")
+    if block.schedules != NONE:
+        deeds.append(f"schedules set {block.schedules}")
+    return f"{chain}{height} {' and '.join(deeds) or 'carries nothing'}"
 
 
 class VotesModel:
-    """The model; see above. ``crashes``: whether honest producers may crash."""
+    """The model; see above.
 
-    def __init__(self, instance: Instance, *, crashes: bool = False, surplus: bool = True) -> None:
+    Attributes:
+        surplus: whether blocks that have their certificate are voted for. Such a vote only raises its producer's guard.
+        progress: whether it is a violation that no higher block can become final.
+    """
+
+    def __init__(
+        self, instance: Instance, *, crashes: bool = False, surplus: bool = True, progress: bool = False
+    ) -> None:
         self.instance = instance
         self.surplus = surplus
+        self.progress = progress
         self.rules = instance.rules
         self.honest = instance.honest
         needed = range(len(instance.sets))
@@ -108,6 +122,7 @@ class VotesModel:
         self.members = [[i for i, p in enumerate(self.honest) if p in instance.sets[n]] for n in needed]
         self._targets = cache(self._find_targets)
         self._final = cache(self._find_final)
+        self._finalises = cache(self._find_finalises)
         self._certified = cache(self._find_certified)
         self.fates = [Fate.CAST]
         if crashes:
@@ -128,13 +143,16 @@ class VotesModel:
 
     def canonical(self, state: State) -> State:
         """Return the state with producers of a class, and the chains, in a fixed order."""
-        same = (1 << state.fork + 1) - 1
-        swapped = tuple(
-            (on_y | on_x & same, on_x & ~same, target, source) for on_x, on_y, target, source in state.voters
+        fork, x, y, voters = state
+        if x < y:
+            return State(fork, x, y, self._sorted(voters))
+        same = (1 << fork + 1) - 1
+        swapped = self._sorted(
+            tuple([(on_y | on_x & same, on_x & ~same, target, source) for on_x, on_y, target, source in voters])
         )
-        one = (state.x, state.y, self._sorted(state.voters))
-        other = (state.y, state.x, self._sorted(swapped))
-        return State(state.fork, *min(one, other))
+        if x > y:
+            return State(fork, y, x, swapped)
+        return State(fork, x, y, min(self._sorted(voters), swapped))
 
     def _sorted(self, voters: tuple[Voter, ...]) -> tuple[Voter, ...]:
         if len(self.classes) == 1:
@@ -219,9 +237,47 @@ class VotesModel:
         return found
 
     def violation(self, state: State) -> str | None:
-        """Return which two final blocks are in conflict, if any are."""
-        x, y = ([height for height in heights if height > state.fork] for heights in self.final(state))
-        return f"X{max(x)} and Y{max(y)} are both final" if x and y else None
+        """Return which two final blocks are in conflict, if any are, or that finality has stopped for good."""
+        x, y = self.final(state)
+        highest_x, highest_y = max(x, default=0), max(y, default=0)
+        if min(highest_x, highest_y) > state.fork:
+            return f"X{highest_x} and Y{highest_y} are both final"
+        if self.progress and not self._goes_on(state, highest_x, highest_y):
+            return "honest producers alone can make no higher block final"
+        return None
+
+    def _goes_on(self, state: State, final_on_x: int, final_on_y: int) -> bool:
+        """Tell whether the honest producers alone, given enough heights, can make a higher block final.
+
+        They build on one of the blocks there are, on top of everything final, without carrying any certificate that a
+        Byzantine producer might withhold. Every block there is was sealed for the vote of one of them, so it is known.
+        """
+        promises = tuple([voter[2:] for voter in state.voters])
+        for chain, final, other in ((state.x, final_on_x, final_on_y), (state.y, final_on_y, final_on_x)):
+            if other <= max(final, state.fork):
+                for height in range(max(final, other), len(chain) + 1):
+                    if self._finalises(chain[:height], promises):
+                        return True
+        return False
+
+    def _find_finalises(self, chain: Chain, promises: tuple[tuple[int, int], ...]) -> bool:
+        """Tell whether honest producers can make the block final that is the next one high enough for all of them.
+
+        promises: lowest target and lowest source of each.
+        """
+        target = max(len(chain) + 1, *(next_target for next_target, _ in promises))
+        first = (*chain, *(Block(),) * (target - len(chain)))
+        for longer in (first, (*first, Block(carries=target))):
+            height, facts = len(longer), self.facts(longer)[-1]
+            able = [may_vote(self.rules, *promise, facts.source, height) for promise in promises]
+            for number in facts.signers:
+                if sum(able[i] for i in self.members[number]) < quorum_of(len(self.instance.sets[number])):
+                    return False
+            promises = tuple(
+                after_vote(*promise, facts.source, height) if can else promise
+                for can, promise in zip(able, promises, strict=True)
+            )
+        return makes_final(link_between(target, target + 1))
 
 
 def _grown(state: State, side: int, chain: Chain) -> tuple[Chain, Chain]:
