@@ -253,11 +253,12 @@ class LostRecords(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.slot = 100
+        self.chain_height = 50
         self.height = 50
         self.signed = 0
         self.seen = {1: 0, 2: 0, 3: 0}
         self.record: int | None = None
-        self.backups: list[int | None] = [None]
+        self.backups: list[tuple[int | None, int]] = [(None, 0)]
         self.waits: Standing | None = None
         self.start()
 
@@ -266,33 +267,29 @@ class LostRecords(RuleBasedStateMachine):
         self.caution = Caution(EPOCH_SLOTS)
         self.caution.begin(OWN, self.waits or (Standing.NEW if self.record is None else Standing.ASKING))
         self.record = self.record or 0
-        self.note()
         self.look()
 
-    def note(self) -> None:
-        """Keep on disk whether it is waiting."""
+    def look(self) -> None:
+        """Let time be noticed; keep on disk what is waited for."""
+        was = self.caution.standing(OWN)
+        if self.caution.look(View(self.slot, self.height, self.slot - 2, FOUR)) and was is not Standing.ASKING:
+            self.record = max(self.record or 0, self.height)
         standing = self.caution.standing(OWN)
         self.waits = standing if standing not in {Standing.ASKING, Standing.CLEAR} else None
 
-    def look(self) -> None:
-        """Let time be noticed."""
-        if self.caution.look(View(self.slot, self.height, self.slot - 2, FOUR)):
-            self.record = max(self.record or 0, self.height)
-        self.note()
-
-    @rule(slots=st.integers(1, 3), blocks=st.integers(0, 1))
-    def pass_time(self, slots: int, blocks: int) -> None:
+    @rule(slots=st.integers(1, 3), blocks=st.integers(0, 1), is_here=st.booleans())
+    def pass_time(self, slots: int, blocks: int, is_here: bool) -> None:
         self.slot += slots
-        self.height += blocks
+        self.chain_height += blocks
+        self.height = self.chain_height if is_here else self.height
         self.look()
 
     @rule(number=st.integers(1, 3))
     def tell(self, number: int) -> None:
         if self.seen[number]:
-            is_beyond = self.seen[number] > (self.record or 0)
-            self.caution.has_signed(OWN, is_beyond_record=is_beyond)
+            self.caution.has_signed(OWN, is_beyond_record=self.seen[number] > (self.record or 0))
             self.record = max(self.record or 0, self.seen[number])
-        self.caution.hear(producer_key(number).key_id, Word(self.height - 2, self.slot))
+        self.caution.hear(producer_key(number).key_id, Word(self.chain_height - 2, self.slot))
         self.look()
 
     @precondition(lambda self: self.caution.may_vote(OWN) and self.height > self.record)
@@ -306,7 +303,7 @@ class LostRecords(RuleBasedStateMachine):
 
     @rule()
     def back_up(self) -> None:
-        self.backups.append(self.record)
+        self.backups.append((self.record, self.height))
 
     @rule()
     def restart(self) -> None:
@@ -315,14 +312,15 @@ class LostRecords(RuleBasedStateMachine):
     @rule(data=st.data())
     def restore(self, data: st.DataObject) -> None:
         """From any backup, or none: what was waited for is not in it."""
-        self.record, self.waits = data.draw(st.sampled_from(self.backups)), None
+        self.record, self.height = data.draw(st.sampled_from(self.backups))
+        self.waits = None
         self.start()
 
     @invariant()
-    def what_is_signed_is_never_above_the_record_while_it_may_sign(self) -> None:
+    def while_it_may_vote_its_record_has_all_that_it_signed(self) -> None:
         if self.caution.may_vote(OWN):
             assert (self.record or 0) >= self.signed
 
 
-LostRecords.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+LostRecords.TestCase.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 test_it_never_contradicts_what_it_forgot = LostRecords.TestCase
