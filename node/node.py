@@ -22,8 +22,7 @@ from ledger.state import State
 from ledger.store import Space, Store, WriteBatch
 from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, KeyOf, check_transaction
-from node.clock import now_ms, steady_ms
-from node.clock import now_ms as wall_ms
+from node.clock import now_ms
 from node.counters import Counters
 from node.driver import Driver
 from node.events import EventHub, Subscription
@@ -331,7 +330,7 @@ class Node:
         )
 
     def _sync_state(self, time_ms: int) -> NodeSync:
-        engine, sync = self.engine, self.sync.status(now_ms=steady_ms())
+        engine, sync = self.engine, self.sync.status()
         reachable = {peer.key_id for peer in self._connected()} | set(engine.key_ids)
         waits = engine.head.last_records_height > engine.final.height or engine.pool.records > 0
         stalled_since = block_time_ms(self.genesis, max(engine.final.slot, 0) + STALL_SLOTS)
@@ -389,8 +388,8 @@ class ChainForPeers:
         self.block_id_at = engine.block_id_at
         self.check_header = engine.check_header
 
-    def status(self, *, now_ms: int) -> Status:  # noqa: ARG002 - the caller's clock is the steady one
-        """Return what this node has, as its peers are told, with the wall clock."""
+    def status(self) -> Status:
+        """Return what this node has, as its peers are told."""
         head, final = self._engine.head, self._engine.final
         return Status(
             head.height,
@@ -399,7 +398,6 @@ class ChainForPeers:
             head.justified_height,
             final.height,
             final.block_id,
-            wall_ms(),
             self._member_id,
             f"ledgerd/{program_version()}",
         )
