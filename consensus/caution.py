@@ -58,6 +58,7 @@ class View:
 
     slot: int
     head_height: int
+    final_height: int
     final_slot: int
     sets: Sequence[VotingSet]
 

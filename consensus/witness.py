@@ -37,11 +37,13 @@ class Witness:
             self._votes[key_id] = (link, signature)
 
     def note_certificate(self, certificate: Certificate, sets: Sequence[VotingSet]) -> None:
-        """Remember the votes that a certificate is made of; ``sets`` are those that signed it, in order."""
-        link = link_of(certificate)
-        for part, voting_set in zip(certificate.parts, sets, strict=True):
-            for index, signature in zip(bitmap_indexes(part.signers), part.signatures, strict=True):
-                self.note_vote(link, voting_set.producers[index].key_id, signature)
+        """Remember the votes that a valid certificate is made of, as far as the sets that signed it are in ``sets``."""
+        link, known = link_of(certificate), {voting_set.set_id: voting_set for voting_set in sets}
+        for part in certificate.parts:
+            if part.set_id in known:
+                producers = known[part.set_id].producers
+                for index, signature in zip(bitmap_indexes(part.signers), part.signatures, strict=True):
+                    self.note_vote(link, producers[index].key_id, signature)
 
     def note_header(self, sealed: SealedHeader) -> None:
         """Remember a header if it is the latest of its producer."""

@@ -26,7 +26,7 @@ FOUR = (producers(0, 1, 2, 3),)
 
 def view(slot: int, head: int = 50, final_slot: int = 90, sets: tuple[VotingSet, ...] = FOUR) -> View:
     """Return what an engine sees in ``slot``, on a chain that is not young any more."""
-    return View(slot, head, final_slot, sets)
+    return View(slot, head, head - 2, final_slot, sets)
 
 
 def begin(standing: Standing, slot: int = 100) -> Caution:
@@ -90,7 +90,7 @@ def test_alone_in_the_set_there_is_nobody_to_ask() -> None:
     for standing in (Standing.ASKING, Standing.NEW):
         caution = Caution(EPOCH_SLOTS)
         caution.begin(OWN, standing)
-        assert caution.look(View(0, 0, -1, sets)) == [OWN]
+        assert caution.look(View(0, 0, 0, -1, sets)) == [OWN]
 
 
 def test_every_set_that_must_sign_is_asked() -> None:
@@ -167,7 +167,7 @@ def test_what_others_sign_is_no_matter() -> None:
 def test_founding_waits_for_a_quorum_only() -> None:
     caution = Caution(EPOCH_SLOTS)
     caution.begin(OWN, Standing.NEW)
-    start = View(3, 0, -1, FOUR)
+    start = View(3, 0, 0, -1, FOUR)
     assert caution.look(start) == []
     assert not caution.may_seal(OWN, 4)
     tell(caution, 1, 2, final=0, slot=3)
@@ -178,8 +178,8 @@ def test_one_that_joins_a_young_chain_late_does_not_wait_either() -> None:
     caution = Caution(EPOCH_SLOTS)
     caution.begin(OWN, Standing.NEW)
     tell(caution, 1, 2, final=7, slot=3)
-    assert caution.look(View(30, 0, -1, FOUR)) == []
-    assert caution.look(View(30, EPOCH_SLOTS - 1, 20, FOUR)) == [OWN]
+    assert caution.look(View(30, 0, 0, -1, FOUR)) == []
+    assert caution.look(View(30, EPOCH_SLOTS - 1, 7, 20, FOUR)) == [OWN]
 
 
 def test_a_new_key_waits_until_a_block_sealed_after_its_start_is_final() -> None:
@@ -272,7 +272,10 @@ class LostRecords(RuleBasedStateMachine):
     def look(self) -> None:
         """Let time be noticed; keep on disk what is waited for."""
         was = self.caution.standing(OWN)
-        if self.caution.look(View(self.slot, self.height, self.slot - 2, FOUR)) and was is not Standing.ASKING:
+        if (
+            self.caution.look(View(self.slot, self.height, self.height - 2, self.slot - 2, FOUR))
+            and was is not Standing.ASKING
+        ):
             self.record = max(self.record or 0, self.height)
         standing = self.caution.standing(OWN)
         self.waits = standing if standing not in {Standing.ASKING, Standing.CLEAR} else None

@@ -34,6 +34,14 @@ def test_a_certificate_is_made_of_votes() -> None:
     assert {n: vote for n, vote in found.items() if vote} == expected
 
 
+def test_votes_of_a_set_that_is_not_known_any_more_are_passed_over() -> None:
+    sets = Bench().observer.head.voting
+    witness = Witness()
+    certificate = make_certificate(CHAIN_ID, VotingSet(7, sets[0].producers), Link(point(1), point(2)), [0, 1, 2])
+    witness.note_certificate(certificate, sets)
+    assert [witness.vote_of(p.key_id) for p in sets[0].producers] == [None] * 4
+
+
 def test_the_header_of_the_latest_slot_without_its_certificate() -> None:
     bench = Bench()
     bench.submit([1])
