@@ -192,9 +192,8 @@ class Signing:
 
     def _check_vote(self, vote: Vote) -> None:
         # [REJECT] The signature is ours
-        if not self._is_valid(
-            self._keys[vote.key_id].public_key, digest_of(self._chain.chain_id, link_of(vote)), vote.signature
-        ):
+        digest = digest_of(self._chain.chain_id, link_of(vote))
+        if not self._is_valid(self._keys[vote.key_id].public_key, digest, vote.signature):
             raise InvalidVote("not signed with our key", where="seen.votes", actual=vote.signature)
 
     def _check_header(self, sealed: SealedHeader) -> None:

@@ -23,15 +23,18 @@ from ledger.store import Space, Store, WriteBatch
 from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, KeyOf, check_transaction
 from node.clock import now_ms
+from node.clockwatch import skew_of
 from node.counters import Counters
 from node.driver import Driver
 from node.events import EventHub, Subscription
 from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
+from node.signing import NodeSigning, SeenByUs
 from p2p.entries import id_of_raw
 from p2p.gossip import Gossip
 from p2p.handshake import ProvenPeer
 from p2p.messages import Status
+from p2p.seen import SeenExchange
 from p2p.sync import Sync
 
 CHAIN_ROW = Space.META.value + b"chain"
@@ -114,6 +117,7 @@ class NodeStatus:
     pool_records: int
     is_disk_full: bool
     clock_skew_ms: int
+    signing: NodeSigning
 
 
 def program_version() -> str:
@@ -155,7 +159,7 @@ class Node:
         self.rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
         self.rules.run_conformance()
         _bind_store(store, self.chain_id)
-        self.engine = Engine(genesis, store, key=key, next_key=next_key, check=self._check)
+        self.engine = Engine(genesis, store, key=key, next_key=next_key, check=self._check, is_cautious=True)
         owner = self.node_key(key.key_id)
         if owner is None:
             raise ConfigError(
@@ -182,10 +186,12 @@ class Node:
             want_transactions=self.gossip.want_transactions,
             scores=self.gossip.scores,
         )
+        seen = SeenByUs(self.engine)
         self.driver = Driver(
             engine=self.engine,
             gossip=self.gossip,
             sync=self.sync,
+            seen=SeenExchange(seen.tell, seen.hear),
             store=store,
             check=self.engine.check,
             listener=self.events,
@@ -326,7 +332,8 @@ class Node:
             pool_transactions=len(engine.pool),
             pool_records=engine.pool.records,
             is_disk_full=self.driver.is_disk_full,
-            clock_skew_ms=self.sync.clock_skew_ms or 0,
+            clock_skew_ms=skew_of(self.driver.seen.clocks_ms) or 0,
+            signing=self.driver.watch.signing(now_ms=time_ms),
         )
 
     def _sync_state(self, time_ms: int) -> NodeSync:
