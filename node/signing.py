@@ -108,7 +108,8 @@ class SigningWatch:
         self._said, self._said_ms = signing.state, now_ms
         if signing.state == Standing.CLEAR.value:
             self._log.info("may vote and seal")
-        elif signing.state == Standing.ASKING.value and is_changed:
+        elif signing.state in {Standing.ASKING.value, Standing.NEW.value} and is_changed:
+            # Every start and every founding begins so.
             self._log.info("does not vote yet", waits_for=signing.waits_for)
         else:
             what = "seals no blocks" if signing.state == CLOCK_OFF else "neither votes nor seals"
