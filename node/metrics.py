@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from node.api.backend import Backend
 from node.signing import STATES as SIGNING_STATES
+
+if TYPE_CHECKING:
+    # The API serves the metrics, and so imports this module.
+    from node.api.backend import Backend
 
 MS_PER_S: Final = 1000
 

@@ -55,8 +55,10 @@ def make_engine(number: int = 0) -> Engine:
         (Wait(Standing.LOST, until_slot=90), "slot 90"),
         (
             Wait(Standing.OLD, words=1, height=70, until_slot=90),
-            "1 more producer to tell what they have seen it sign, and block 70, which is final at its peers, "
-            "and slot 90",
+            (
+                "1 more producer to tell what they have seen it sign, and block 70, which is final at its peers, "
+                "and slot 90"
+            ),
         ),
     ],
     ids=str,
