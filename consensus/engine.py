@@ -37,6 +37,7 @@ from consensus.rows import (
 from consensus.schedule import producer_at
 from consensus.sealing import begin_body, certificate_to_carry, is_empty_block_due, seal_block
 from consensus.setchange import prove_voting
+from consensus.signing import Signing
 from consensus.tree import BlockNode
 from consensus.verdict import Verdict
 from consensus.votes import TARGET_AHEAD_MAX, SignatureCheck, VoteGuard, VotePool, digest_of, link_of
@@ -86,12 +87,14 @@ class Engine:
         next_key: PrivateKey | None = None,
         check: Callable[[bytes, KeyOf], CheckedTransaction],
         is_valid: SignatureCheck = is_valid_signature,
+        is_cautious: bool = False,
     ) -> None:
         """Rebuild everything from ``store``.
 
         key: seals and votes where it is in office; None for an observer.
         next_key: the one that takes its place: while it is rotated both may be in office, one in each voting set.
         check: validates a raw transaction, given who knows keys by their ids.
+        is_cautious: keys sign only once peers have told what they saw of them.
         """
         self.genesis = genesis
         self._store = store
@@ -113,6 +116,9 @@ class Engine:
         self.votes = VotePool(self.chain_id, is_valid)
         self.best_certificate = read_certificate(store)
         self.guard = read_guard(store) if self._keys else VoteGuard()
+        self.signing = Signing(
+            self, store, self._keys, self._set_guard, self._outbox.put, is_valid, is_cautious=is_cautious
+        )
         self._validator = BlockValidator(genesis, self.tree, self.index, self.pending, self.votes, is_valid)
         self._restore_unfinal()
 
@@ -266,6 +272,7 @@ class Engine:
             raise InvalidVote("the target is not above the source", where="t_height", actual=vote.t_height)
         if not self.votes.add(vote, public_key):
             return Verdict.IGNORE
+        self.signing.saw_vote(link, vote.key_id, vote.signature)
         self.heard(vote.key_id, now_ms=now_ms)
         other = self.votes.conflicting(link, vote.key_id)
         if other is not None:
@@ -279,6 +286,7 @@ class Engine:
     def handle_timer(self, *, now_ms: int) -> None:
         """Do what is due in this slot: seal a block if it is this node's turn, send an unanswered vote again."""
         slot = self.slot_at(now_ms)
+        self.signing.look(slot)
         # A clock that was set back takes both along; V3 keeps a slot from being sealed in twice.
         self._timer_slot, self._sent_slot = slot, min(self._sent_slot, slot)
         self.pending.drop_expired(now_ms, lambda tx_id: self.included_height(tx_id) is not None)
@@ -340,6 +348,7 @@ class Engine:
         """Add a validated block, and draw what its certificate and the votes held prove."""
         assert node.block is not None
         self.tree.add(node)
+        self.signing.saw_header(node.block.sealed)
         self._outbox.ready.puts.extend(block_puts(node.block_id, node.block))
         certificate = node.block.sealed.certificate
         if certificate is not None:
@@ -360,7 +369,8 @@ class Engine:
             self.best_certificate = certificate
             self._outbox.put(BEST_CERTIFICATE, encode(certificate))
         target = self.tree.get(link.target.block_id)
-        if target is not None and not target.certified:
+        if target is not None:
+            self.signing.saw_certificate(certificate, target.voting)
             self.tree.certify(target)
         source = self.tree.get(link.source.block_id)
         if makes_final(link) and source is not None and source is not self.tree.root:
@@ -424,7 +434,8 @@ class Engine:
         head = self.head
         if head.block is None or head is self.tree.root or not self.guard.may_vote(head.link):
             return
-        own = [key for key_id, key in self._keys.items() if any(s.index_of(key_id) is not None for s in head.voting)]
+        voters = {producer.key_id for voting_set in head.voting for producer in voting_set.producers}
+        own = [key for key_id, key in self._keys.items() if key_id in voters and self.signing.may_vote(key_id)]
         if not own:
             return
         self._set_guard(self.guard.after_vote(head.link))
@@ -441,7 +452,8 @@ class Engine:
         """Return the key to seal with if ``slot`` is this node's, is new on the head, and V3 allows it."""
         if not self._keys or slot <= self.head.slot or slot < self.guard.next_slot:
             return None
-        return self._keys.get(producer_at(self.head.schedule_at(slot), slot).key_id)
+        key_id = producer_at(self.head.schedule_at(slot), slot).key_id
+        return self._keys[key_id] if key_id in self._keys and self.signing.may_seal(key_id, slot) else None
 
     def _seal(self, key: PrivateKey, slot: int, now_ms: int) -> None:
         """Seal a block on the head if there is reason to."""

@@ -5,7 +5,9 @@ Source: docs/protocol.md, "Storage".
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from msgspec import Meta
 
 from consensus.setchange import VotingProof
 from consensus.votes import VoteGuard
@@ -24,7 +26,15 @@ FINAL_CERTIFICATE = Space.META.value + b"final-certificate"
 """The certificate that made the final block final: what an auditor is shown, whatever is certified later."""
 SET_CHANGE_PREFIX = Space.META.value + b"set-change/"
 """Number of a voting set (8) -> the proof that it follows the one before."""
+WAIT_PREFIX = Space.META.value + b"wait/"
 UNFINAL_PREFIX = Space.META.value + b"unfinal/"
+
+
+class WaitRow(Wire, frozen=True):
+    """A key that waits until it may sign; gone once it may."""
+
+    standing: Annotated[str, Meta(pattern="^(new|lost|old)$")]
+    """Why, as ``consensus.caution.Standing``."""
 
 
 class SetRow(Wire, frozen=True):
@@ -153,6 +163,23 @@ def read_set_changes(store: Store) -> list[VotingProof]:
     """Return the proof of each change of the voting set, in order."""
     rows = store.scan(SET_CHANGE_PREFIX, SET_CHANGE_PREFIX + b"\xff" * 9)
     return [_decode(value, VotingProof, "proof of a set change") for _, value in rows]
+
+
+def read_wait(store: Store, key_id: bytes) -> WaitRow | None:
+    """Return why a producer key was waiting at the last stop, None where it was not."""
+    data = store.get_checked(wait_key(key_id))
+    return None if data is None else _decode(data, WaitRow, "wait for the vote record")
+
+
+def read_header(store: Store, block_id: bytes) -> SealedHeader | None:
+    """Return the header of a stored block, or None."""
+    data = store.get(Space.HEADER.value + block_id)
+    return None if data is None else _decode(data, SealedHeader, f"header {block_id.hex()}")
+
+
+def wait_key(key_id: bytes) -> bytes:
+    """Return the key of the row that says that a producer key waits."""
+    return WAIT_PREFIX + key_id
 
 
 def guard_key(key_id: bytes) -> bytes:

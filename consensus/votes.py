@@ -90,6 +90,18 @@ class VoteGuard(Wire, frozen=True):
         """Tell whether V1 and V2 allow a vote for ``link``."""
         return link.target.height >= self.next_target and link.source.height >= self.max_source
 
+    def covers(self, other: VoteGuard) -> bool:
+        """Tell whether whatever is forbidden by ``other`` is forbidden by this one."""
+        return self.raised_to(other) == self
+
+    def raised_to(self, other: VoteGuard) -> VoteGuard:
+        """Return the guard that keeps both promises."""
+        return VoteGuard(
+            max(self.next_target, other.next_target),
+            max(self.max_source, other.max_source),
+            max(self.next_slot, other.next_slot),
+        )
+
     def after_vote(self, link: Link) -> VoteGuard:
         """Return the guard once a vote for ``link`` is cast."""
         return VoteGuard(link.target.height + 1, max(self.max_source, link.source.height), self.next_slot)

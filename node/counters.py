@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, TransactionDropped
+
 
 @dataclass(slots=True)
 class Counters:
@@ -21,3 +23,19 @@ class Counters:
     double_blocks: int = 0
     dropped: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+
+    def count(self, event: Event) -> None:
+        """Count an event of the engine."""
+        match event:
+            case BlockFinal(block=block):
+                self.blocks_final += 1
+                self.records_final += block.sealed.header.totals.records
+                self.records_void += block.sealed.header.totals.void
+            case TransactionDropped():
+                self.dropped += 1
+            case HeadChanged(is_reorg=is_reorg):
+                self.reorganisations += is_reorg
+            case DoubleBlock():
+                self.double_blocks += 1
+            case DoubleVote():
+                self.double_votes += 1

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, Ready, TransactionDropped
+from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, Ready, TransactionDropped
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
 from ledger.errors import (
@@ -32,14 +32,15 @@ from ledger.errors import (
 from ledger.store import Space, Store, WriteBatch
 from ledger.validation import CheckedTransaction, check_in_context
 from node.clock import now_ms, steady_ms
-from node.clockwatch import ClockWatch
 from node.counters import Counters
 from node.intake import Overloaded, Submission
 from node.logs import get_log
+from node.signing import SigningWatch
 from p2p import limits
 from p2p.gossip import Gossip
-from p2p.messages import Message
+from p2p.messages import Message, Seen
 from p2p.scores import PeerId
+from p2p.seen import SeenExchange
 from p2p.sync import Sync, is_for_sync
 from p2p.transport import Transport
 
@@ -83,6 +84,7 @@ class Driver:
         engine: Engine,
         gossip: Gossip,
         sync: Sync,
+        seen: SeenExchange,
         store: Store,
         check: Callable[[bytes], CheckedTransaction],
         listener: Listener,
@@ -90,6 +92,7 @@ class Driver:
         self.engine = engine
         self.gossip = gossip
         self.sync = sync
+        self.seen = seen
         self.counters = Counters()
         self.final_height = engine.final.height
         """Height up to which blocks are final on disk; the engine knows of them before that."""
@@ -111,7 +114,7 @@ class Driver:
         self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._log = get_log("driver")
-        self._clock = ClockWatch(engine.genesis.parameters.slot_ms, self._log)
+        self.watch = SigningWatch(engine, lambda: seen.clocks_ms, self._log)
 
     # -- what others call --------------------------------------------------------------------------------------------
 
@@ -151,12 +154,14 @@ class Driver:
         self.gossip.peer_up(peer_id, peer_id, now_ms=steady_ms())
         self.engine.heard(peer_id, now_ms=now_ms())
         self.sync.peer_up(peer_id, now_ms=steady_ms())
+        self.seen.peer_up(peer_id, now_ms=steady_ms())
         self._wake.set()
 
     def peer_down(self, peer_id: PeerId) -> None:
         """Forget a connection."""
         self.gossip.peer_down(peer_id, now_ms=steady_ms())
         self.sync.peer_down(peer_id, now_ms=steady_ms())
+        self.seen.peer_down(peer_id)
         self._wake.set()
 
     def is_being_stored(self, tx_id: bytes) -> bool:
@@ -180,7 +185,7 @@ class Driver:
 
     async def _wait(self) -> None:
         """Sleep until something came in or a core's timer is due."""
-        timers = (self.gossip.next_timer_ms(), self.sync.next_timer_ms())
+        timers = [core.next_timer_ms() for core in (self.gossip, self.sync, self.seen)]
         waits_ms = [self._until_slot_ms(), *(due_ms - steady_ms() for due_ms in timers if due_ms is not None)]
         if self._received or self._submissions or self._checked:
             waits_ms = [0]
@@ -217,12 +222,14 @@ class Driver:
         self._run_sync()
 
     def _take_messages(self) -> None:
-        """Hand messages to gossip and sync; a lie costs its sender."""
+        """Hand messages to those they are for; a lie costs its sender."""
         time_ms = steady_ms()
         while self._inbox:
             message, peer_id = self._inbox.popleft()
             try:
-                if is_for_sync(message):
+                if isinstance(message, Seen):
+                    self.seen.receive(message, peer_id, wall_ms=now_ms())
+                elif is_for_sync(message):
                     self.sync.receive(message, peer_id, now_ms=time_ms)
                 else:
                     self.gossip.receive(message, peer_id, now_ms=time_ms)
@@ -239,14 +246,13 @@ class Driver:
             # A chain at rest is silent, but its peers are there.
             for peer in self.transport.peers:
                 self.engine.heard(peer.key_id, now_ms=time_ms)
-        for core in (self.gossip, self.sync):
+        for core in (self.gossip, self.sync, self.seen):
             due_ms = core.next_timer_ms()
             if due_ms is not None and due_ms <= steady_ms():
                 core.handle_timer(now_ms=steady_ms())
         if self._until_slot_ms() <= 0:
             self.engine.handle_timer(now_ms=time_ms)
-        if self._clock.is_due(now_ms=time_ms):
-            self._clock.look(self.sync.clock_skew_ms, now_ms=time_ms)
+        self.watch.look(now_ms=time_ms)
 
     def _run_gossip(self) -> None:
         """Carry out what gossip decided: send, and hand blocks and votes to the engine."""
@@ -426,29 +432,21 @@ class Driver:
     def _tell(self, events: list[Event]) -> None:
         """Count events, let gossip forget what needs no spreading any more, and tell the listener."""
         for event in events:
+            self.counters.count(event)
             if isinstance(event, BlockFinal):
-                totals = event.block.sealed.header.totals
                 self.final_height = event.node.height
-                self.counters.blocks_final += 1
-                self.counters.records_final += totals.records
-                self.counters.records_void += totals.void
                 ids = [item.tx_id for item in event.block.body]
                 self.gossip.forget(ids)
                 for tx_id in ids:
                     self.accepted.pop(tx_id, None)
             elif isinstance(event, TransactionDropped):
-                self.counters.dropped += 1
                 self.gossip.forget([event.tx_id])
                 self.accepted.pop(event.tx_id, None)
                 self._remember(self.dropped, event.tx_id, event.reason)
-            elif isinstance(event, HeadChanged):
-                self.counters.reorganisations += event.is_reorg
             elif isinstance(event, DoubleBlock):
-                self.counters.double_blocks += 1
                 header = event.second.header
                 self._log.warning("two blocks in one slot", key_id=header.producer_key_id.hex(), slot=header.slot)
             elif isinstance(event, DoubleVote):
-                self.counters.double_votes += 1
                 self._log.warning(
                     "a producer voted twice", key_id=event.second.key_id.hex(), height=event.second.t_height
                 )
@@ -457,7 +455,7 @@ class Driver:
     def _run_sync(self) -> None:
         """Carry out what sync decided: send, and apply the blocks it fetched."""
         ready = self.sync.take_ready()
-        self._send(ready.sends)
+        self._send([*ready.sends, *self.seen.take_sends()])
         for block, sender in ready.blocks:
             try:
                 self.engine.receive_block(block, now_ms=now_ms())

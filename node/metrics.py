@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from node.api.backend import Backend
+from node.signing import STATES as SIGNING_STATES
+
+if TYPE_CHECKING:
+    # The API serves the metrics, and so imports this module.
+    from node.api.backend import Backend
 
 MS_PER_S: Final = 1000
 
@@ -67,6 +71,12 @@ class _NodeCollector(Collector):
         yield _gauge("ledgerd_disk_full", "1 while the disk has no room.", status.is_disk_full)
         skew = status.clock_skew_ms / MS_PER_S
         yield _gauge("ledgerd_clock_skew_seconds", "How far the clocks of peers are ahead, in the median.", skew)
+        signing = GaugeMetricFamily(
+            "ledgerd_signing", "1 for the state that says whether this node may vote and seal.", labels=["state"]
+        )
+        for state in SIGNING_STATES:
+            signing.add_metric([state], state == status.signing.state)
+        yield signing
         engine = self._node.engine
         yield _gauge("ledgerd_producers", "Producers of the epoch.", len(engine.producers))
         yield _gauge("ledgerd_quorum", "Producers that make a quorum.", engine.quorum)

@@ -22,17 +22,19 @@ from ledger.state import State
 from ledger.store import Space, Store, WriteBatch
 from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, KeyOf, check_transaction
-from node.clock import now_ms, steady_ms
-from node.clock import now_ms as wall_ms
+from node.clock import now_ms
+from node.clockwatch import skew_of
 from node.counters import Counters
 from node.driver import Driver
 from node.events import EventHub, Subscription
 from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
+from node.signing import NodeSigning, SeenByUs
 from p2p.entries import id_of_raw
 from p2p.gossip import Gossip
 from p2p.handshake import ProvenPeer
 from p2p.messages import Status
+from p2p.seen import SeenExchange
 from p2p.sync import Sync
 
 CHAIN_ROW = Space.META.value + b"chain"
@@ -115,6 +117,7 @@ class NodeStatus:
     pool_records: int
     is_disk_full: bool
     clock_skew_ms: int
+    signing: NodeSigning
 
 
 def program_version() -> str:
@@ -156,7 +159,7 @@ class Node:
         self.rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
         self.rules.run_conformance()
         _bind_store(store, self.chain_id)
-        self.engine = Engine(genesis, store, key=key, next_key=next_key, check=self._check)
+        self.engine = Engine(genesis, store, key=key, next_key=next_key, check=self._check, is_cautious=True)
         owner = self.node_key(key.key_id)
         if owner is None:
             raise ConfigError(
@@ -183,10 +186,12 @@ class Node:
             want_transactions=self.gossip.want_transactions,
             scores=self.gossip.scores,
         )
+        seen = SeenByUs(self.engine)
         self.driver = Driver(
             engine=self.engine,
             gossip=self.gossip,
             sync=self.sync,
+            seen=SeenExchange(seen.tell, seen.hear),
             store=store,
             check=self.engine.check,
             listener=self.events,
@@ -327,11 +332,12 @@ class Node:
             pool_transactions=len(engine.pool),
             pool_records=engine.pool.records,
             is_disk_full=self.driver.is_disk_full,
-            clock_skew_ms=self.sync.clock_skew_ms or 0,
+            clock_skew_ms=skew_of(self.driver.seen.clocks_ms) or 0,
+            signing=self.driver.watch.signing(now_ms=time_ms),
         )
 
     def _sync_state(self, time_ms: int) -> NodeSync:
-        engine, sync = self.engine, self.sync.status(now_ms=steady_ms())
+        engine, sync = self.engine, self.sync.status()
         reachable = {peer.key_id for peer in self._connected()} | set(engine.key_ids)
         waits = engine.head.last_records_height > engine.final.height or engine.pool.records > 0
         stalled_since = block_time_ms(self.genesis, max(engine.final.slot, 0) + STALL_SLOTS)
@@ -389,8 +395,8 @@ class ChainForPeers:
         self.block_id_at = engine.block_id_at
         self.check_header = engine.check_header
 
-    def status(self, *, now_ms: int) -> Status:  # noqa: ARG002 - the caller's clock is the steady one
-        """Return what this node has, as its peers are told, with the wall clock."""
+    def status(self) -> Status:
+        """Return what this node has, as its peers are told."""
         head, final = self._engine.head, self._engine.final
         return Status(
             head.height,
@@ -399,7 +405,6 @@ class ChainForPeers:
             head.justified_height,
             final.height,
             final.block_id,
-            wall_ms(),
             self._member_id,
             f"ledgerd/{program_version()}",
         )

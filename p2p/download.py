@@ -25,7 +25,7 @@ ITEM_BYTES = 36
 class ChainView(Protocol):
     """What sync asks of the node."""
 
-    def status(self, *, now_ms: int) -> Status:
+    def status(self) -> Status:
         """Return what this node has, as its peers are told."""
 
     def has_block(self, block_id: bytes) -> bool:

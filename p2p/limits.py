@@ -90,6 +90,12 @@ VOTES_TO_NEW_PEER_MAX = 128
 
 STATUS_INTERVAL_MS = 5_000
 """Each peer hears our heights this often."""
+SEEN_INTERVAL_MS = 5_000
+"""Each peer hears what we saw of it this often."""
+SEEN_KEYS_MAX = 8
+"""Node keys of one member that are told of: one is in use, a second while it is rotated."""
+SKEW_SAMPLES = 4
+"""Of so many comparisons of clocks the one that was least under way counts: twenty seconds."""
 SYNC_LAG_BLOCKS = 2
 """Heights a peer may be ahead before we ask: one block is always under way."""
 SYNC_GRACE_MS = 2_000

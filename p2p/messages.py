@@ -30,6 +30,7 @@ Text = Annotated[
 Agent = Annotated[
     str, Meta(pattern=rf"^[!-~]{{0,{limits.AGENT_CHARACTERS_MAX}}}\Z", max_length=limits.AGENT_CHARACTERS_MAX)
 ]
+SkewMs = Annotated[int, Meta(ge=-(2**42), le=2**42)]
 Ids = Annotated[list[Bytes32], Meta(min_length=1, max_length=limits.ANNOUNCE_IDS_MAX)]
 Raw = Annotated[bytes, Meta(min_length=1, max_length=TRANSACTION_BYTES_MAX)]
 
@@ -90,11 +91,27 @@ class Status(Wire, frozen=True):
     justified_height: Count
     final_height: Count
     final_id: Bytes32
-    now_ms: TimeMs
-    """The sender's clock: tells both when one is off."""
     member_id: MemberId
     agent: Agent
     """Program and version, as ``ledgerd/0.1.0``."""
+
+
+class Seen(Wire, frozen=True):
+    """What the sender has seen of the receiver; sent at the start, and at times.
+
+    Whoever lost its vote record, or restored an old one, learns what it has signed: its own signatures prove it.
+    """
+
+    final_height: Count
+    """Of the sender: up to here the receiver must have the chain before it signs."""
+    now_ms: TimeMs
+    """The sender's clock."""
+    skew_ms: SkewMs | None
+    """How far the receiver's clock seemed ahead when its last ones arrived, their way not deducted; null before."""
+    votes: Annotated[list[Vote], Meta(max_length=limits.SEEN_KEYS_MAX)]
+    """The highest vote of each node key of the receiver's member, as far as seen."""
+    headers: Annotated[list[SealedHeader], Meta(max_length=limits.SEEN_KEYS_MAX)]
+    """The header of the latest slot of each of these keys, without certificate."""
 
 
 class PeerAddress(Wire, frozen=True):
@@ -199,6 +216,7 @@ Message: TypeAlias = (
     | Close
     | Status
     | Peers
+    | Seen
     | Transactions
     | Announce
     | GetTransactions
@@ -220,6 +238,7 @@ TYPE_BYTES: dict[type[Any], int] = {
     Close: 3,
     Status: 16,
     Peers: 17,
+    Seen: 18,
     Transactions: 32,
     Announce: 33,
     GetTransactions: 34,

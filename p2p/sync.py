@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median_low
 from typing import Literal
 
 from consensus.verdict import Verdict
@@ -62,7 +61,6 @@ class _Peer:
     """What a peer said, and what it is asked."""
 
     status: Status | None = None
-    skew_ms: int = 0
     unknown_since_ms: int | None = None
     """Since when its head is not known here."""
     headers_asked: int = 0
@@ -106,9 +104,9 @@ class Sync:
 
     # --- What the node is told --------------------------------------------------------------------------------------
 
-    def status(self, *, now_ms: int) -> SyncStatus:
+    def status(self) -> SyncStatus:
         """Return how far this node is, as far as its peers say."""
-        own = self._chain.status(now_ms=now_ms).head_height
+        own = self._chain.status().head_height
         told = [(peer.failures, peer.status.head_height) for peer in self._peers.values() if peer.status is not None]
         # Only the most reliable count: one liar could have us say for ever that we lack blocks.
         target = max([own, *(height for failures, height in told if failures == min(told)[0])])
@@ -116,12 +114,6 @@ class Sync:
             return SyncStatus("alone", 0, own, 0)
         syncing = self._download is not None or target >= own + limits.SYNC_LAG_BLOCKS
         return SyncStatus("syncing" if syncing else "in step", target - own, target, len(told))
-
-    @property
-    def clock_skew_ms(self) -> int | None:
-        """How far the peers' clocks are ahead of ours, in the middle of them; None where nobody told."""
-        skews = [peer.skew_ms for peer in self._peers.values() if peer.status is not None]
-        return median_low(skews) if skews else None
 
     def peer_status(self, peer_id: PeerId) -> Status | None:
         """Return what a peer said last."""
@@ -133,7 +125,7 @@ class Sync:
     def peer_up(self, peer_id: PeerId, *, now_ms: int) -> None:
         """Begin with a new connection: tell it what we have."""
         self._peers[peer_id] = _Peer()
-        self._sends.append((peer_id, self._chain.status(now_ms=now_ms)))
+        self._sends.append((peer_id, self._chain.status()))
         if self._status_due_ms is None:
             self._status_due_ms = now_ms + limits.STATUS_INTERVAL_MS
 
@@ -181,7 +173,6 @@ class Sync:
 
     def _receive_status(self, status: Status, peer: _Peer, now_ms: int) -> None:
         peer.status = status
-        peer.skew_ms = status.now_ms - self._chain.status(now_ms=now_ms).now_ms
         if self._chain.has_block(status.head_id):
             peer.unknown_since_ms = None
         elif peer.unknown_since_ms is None:
@@ -341,7 +332,7 @@ class Sync:
             old = peer.status
             peer.status = Status(
                 header.height, block_id_of(header), header.slot, old.justified_height, old.final_height, old.final_id,
-                old.now_ms, old.member_id, old.agent,
+                old.member_id, old.agent,
             )  # fmt: skip
         peer.unknown_since_ms = now_ms - limits.SYNC_GRACE_MS
         self._step(now_ms)
@@ -366,7 +357,7 @@ class Sync:
         """Tell peers what we have, give up on answers that did not come, look again who is ahead."""
         if self._status_due_ms is not None and now_ms >= self._status_due_ms:
             self._status_due_ms = now_ms + limits.STATUS_INTERVAL_MS
-            message = self._chain.status(now_ms=now_ms)
+            message = self._chain.status()
             self._sends += [(peer_id, message) for peer_id in self._peers]
         for peer_id, peer in self._peers.items():
             if peer.bodies_asked and now_ms >= peer.bodies_due_ms:
@@ -422,7 +413,7 @@ class Sync:
 
     def _best(self, now_ms: int) -> PeerId | None:
         """Return the peer to follow: of those ahead and not cooling off, the most reliable, then the highest."""
-        own = self._chain.status(now_ms=now_ms)
+        own = self._chain.status()
         ahead = [
             (-peer.failures, status.final_height, status.justified_height, status.head_height, peer_id)
             for peer_id, peer in self._peers.items()
@@ -439,7 +430,7 @@ class Sync:
             leader = self._best(now_ms)
             if leader is None:
                 return
-            own = self._chain.status(now_ms=now_ms)
+            own = self._chain.status()
             self._download = Download(self._chain, leader, anchor_height=own.final_height, anchor_id=own.final_id)
             self._stall_ms = now_ms + limits.SYNC_STALL_MS
         download = self._download

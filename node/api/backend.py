@@ -111,6 +111,18 @@ class SyncState(Protocol):
         """Return the highest height that a peer told of."""
 
 
+class Signing(Protocol):
+    """Whether the node may vote and seal."""
+
+    @property
+    def state(self) -> str:
+        """Return ``clear`` where it may, else one of ``node.signing.STATES``."""
+
+    @property
+    def waits_for(self) -> str:
+        """Return what must happen, in words."""
+
+
 class NodeStatus(Protocol):
     """How the node is. What it holds beyond this is shown under ``/v1/status`` too: it is a dataclass."""
 
@@ -157,6 +169,10 @@ class NodeStatus(Protocol):
     @property
     def clock_skew_ms(self) -> int:
         """Return how far the clocks of peers are from this one, in the median; positive: they are ahead."""
+
+    @property
+    def signing(self) -> Signing:
+        """Return whether it may vote and seal."""
 
     @property
     def final_age_ms(self) -> int:

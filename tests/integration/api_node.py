@@ -61,6 +61,14 @@ class SyncState:
 
 
 @dataclass(frozen=True)
+class Signing:
+    state: str = "clear"
+    reason: str = ""
+    waits_for: str = ""
+    until_ms: int | None = None
+
+
+@dataclass(frozen=True)
 class Status:
     version: str
     chain_id: bytes
@@ -78,6 +86,7 @@ class Status:
     pool_records: int
     is_disk_full: bool
     clock_skew_ms: int
+    signing: Signing
 
 
 @dataclass(frozen=True)
@@ -249,6 +258,7 @@ class ApiNode:
             pool_records=self.engine.pool.records,
             is_disk_full=self.is_disk_full,
             clock_skew_ms=-5,
+            signing=Signing(),
         )
 
     def peers(self) -> list[PeerInfo]:

@@ -41,6 +41,7 @@ def test_the_text_beside_the_table_names_metrics_that_are(scraped):
 def test_values_are_the_nodes(scraped):
     assert scraped["ledgerd_slot"] == [({}, 13.0)]
     assert scraped["ledgerd_clock_skew_seconds"] == [({}, -0.005)]
+    assert [labels["state"] for labels, value in scraped["ledgerd_signing"] if value] == ["clear"]
     assert scraped["ledgerd_rejected_total"] == [({"reason": "bad-signature"}, 2.0)]
     assert [value for labels, value in scraped["ledgerd_records_total"] if labels == {"promise": "final"}] == [7.0]
     assert scraped["ledgerd_final_age_seconds"][0][1] <= (NOW_MS + 3_000 - (NOW_MS - 10_000)) / 1000

@@ -461,7 +461,7 @@ def test_a_vote_of_no_use_yet_may_come_again():
 
 def test_others_messages_are_ignored():
     """[IGNORE] What is for sync."""
-    status = Status(0, bytes(32), 0, 0, 0, bytes(32), 0, "a", "")
+    status = Status(0, bytes(32), 0, 0, 0, bytes(32), "a", "")
     assert Bench(A).receive(status, A) is Verdict.IGNORE
 
 

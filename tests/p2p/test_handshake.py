@@ -158,7 +158,7 @@ def test_a_channel_in_between():
     ("frames", "what"),
     [
         ([encode_message(Proof(bytes(64)))], "out of order"),
-        ([encode_message(Status(0, bytes(32), 0, 0, 0, bytes(32), 0, "a", ""))], "out of order"),
+        ([encode_message(Status(0, bytes(32), 0, 0, 0, bytes(32), "a", ""))], "out of order"),
         ([b""], "out of order"),
         ([b"\x01" + bytes(limits.HANDSHAKE_FRAME_BYTES_MAX)], "the frame is too large"),
         ([encode_message(close_message(CloseCode.BUSY, "full"))], "the other side closed: full"),

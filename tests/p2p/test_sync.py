@@ -57,12 +57,10 @@ class Chain:
         self.store = dict(transactions)
         self.bad_headers = set()
 
-    def status(self, *, now_ms):
+    def status(self):
         head = len(self.blocks)
         final = max(0, head - self.unfinal)
-        return Status(
-            head, self.block_id_at(head), head, final, final, self.block_id_at(final), now_ms, "carrier-a", "test/1"
-        )
+        return Status(head, self.block_id_at(head), head, final, final, self.block_id_at(final), "carrier-a", "test/1")
 
     def has_block(self, block_id):
         return block_id == CHAIN or self.block(block_id) is not None
@@ -103,7 +101,7 @@ class Bench:
 
     def hear(self, blocks, *senders, now_ms=0):
         for sender in senders:
-            self.receive(Chain(blocks).status(now_ms=now_ms), sender, now_ms)
+            self.receive(Chain(blocks).status(), sender, now_ms)
 
     def sends(self):
         return self.sync.take_ready().sends
@@ -124,32 +122,23 @@ def test_alone_and_in_step():
     """A node that hears nobody says so; one that is no block behind is in step."""
     blocks = chain_of(3)
     bench = Bench(Chain(blocks))
-    assert bench.sync.status(now_ms=0) == SyncStatus("alone", 0, 3, 0)
+    assert bench.sync.status() == SyncStatus("alone", 0, 3, 0)
     bench.sync.peer_up(A, now_ms=0)
-    assert bench.sync.status(now_ms=0) == SyncStatus("alone", 0, 3, 0)
+    assert bench.sync.status() == SyncStatus("alone", 0, 3, 0)
     bench.hear(blocks, A)
-    assert bench.sync.status(now_ms=0) == SyncStatus("in step", 0, 3, 1)
+    assert bench.sync.status() == SyncStatus("in step", 0, 3, 1)
     bench.sync.peer_down(A, now_ms=0)
-    assert bench.sync.status(now_ms=0).state == "alone"
+    assert bench.sync.status().state == "alone"
 
 
 def test_a_new_peer_is_told_what_we_have_and_again_at_times():
     """At once, then each interval."""
     bench = Bench(Chain(chain_of(3)))
     bench.sync.peer_up(A, now_ms=0)
-    assert bench.sends() == [(A, bench.chain.status(now_ms=0))]
+    assert bench.sends() == [(A, bench.chain.status())]
     assert bench.sync.next_timer_ms() == limits.STATUS_INTERVAL_MS
     bench.timer(limits.STATUS_INTERVAL_MS)
-    assert bench.sends() == [(A, bench.chain.status(now_ms=limits.STATUS_INTERVAL_MS))]
-
-
-def test_the_middle_clock_skew():
-    """A clock that is off shows against the others."""
-    bench = Bench(Chain(), A, B, C)
-    assert bench.sync.clock_skew_ms is None
-    for peer, now_ms in ((A, 900), (B, 1_007), (C, 90_000)):
-        bench.receive(Chain().status(now_ms=now_ms), peer, 1_000)
-    assert bench.sync.clock_skew_ms == 7
+    assert bench.sends() == [(A, bench.chain.status())]
 
 
 def test_headers_then_bodies_then_transactions():
@@ -158,7 +147,7 @@ def test_headers_then_bodies_then_transactions():
     chain = Chain(blocks[:1], unfinal=0)
     bench = Bench(chain, A, B)
     bench.hear(blocks, A)
-    assert bench.sync.status(now_ms=0) == SyncStatus("syncing", 4, 5, 1)
+    assert bench.sync.status() == SyncStatus("syncing", 4, 5, 1)
     assert bench.sends() == [(A, GetHeaders(2, limits.HEADERS_MAX))]
     assert bench.receive(headers_of(blocks[1:]), A) is Verdict.ACCEPT
     assert bench.sends() == [(A, GetBodies([id_of(block) for block in blocks[1:]]))]
@@ -170,7 +159,7 @@ def test_headers_then_bodies_then_transactions():
     bench.sync.transactions_stored(ids[:1], now_ms=0)
     assert bench.sync.take_ready().blocks == [(block, A) for block in blocks[1:]]
     chain.blocks = blocks
-    assert bench.sync.status(now_ms=0) == SyncStatus("in step", 0, 5, 1)
+    assert bench.sync.status() == SyncStatus("in step", 0, 5, 1)
 
 
 def test_blocks_that_are_here_are_skipped():
@@ -238,7 +227,7 @@ def test_a_lost_peer_is_replaced():
     bench.sync.peer_down(B, now_ms=0)
     assert bench.sends() == [(C, request)]
     bench.sync.peer_down(C, now_ms=0)
-    assert bench.sync.status(now_ms=0).state == "alone"
+    assert bench.sync.status().state == "alone"
 
 
 def lie(name, blocks):
@@ -290,7 +279,7 @@ def test_a_header_without_a_producers_signature():
     bench.hear(blocks, A)
     with pytest.raises(InvalidBlock):
         bench.receive(headers_of(blocks), A)
-    assert bench.sync.status(now_ms=0) == SyncStatus("syncing", 4, 4, 1)
+    assert bench.sync.status() == SyncStatus("syncing", 4, 4, 1)
 
 
 def test_a_final_block_that_is_not_ours():
@@ -307,7 +296,7 @@ def test_a_branch_that_is_not_final_is_no_fault():
     """[IGNORE] A peer that lacks the certificate may be elsewhere for a while."""
     ours, theirs = chain_of(3), chain_of(9, salt=1)
     bench = Bench(Chain(ours, unfinal=0), A)
-    bench.receive(Chain(theirs, unfinal=9).status(now_ms=0), A)
+    bench.receive(Chain(theirs, unfinal=9).status(), A)
     bench.sends()
     assert bench.receive(headers_of(theirs[3:]), A) is Verdict.ACCEPT
     assert bench.sync.take_ready() == type(bench.sync.take_ready())([], [])
@@ -357,7 +346,7 @@ def test_a_single_block_ahead_is_left_to_gossip_for_a_while():
     blocks = chain_of(4)
     bench = Bench(Chain(blocks[:3]), A)
     bench.hear(blocks, A)
-    assert (bench.sends(), bench.sync.status(now_ms=0).state) == ([], "in step")
+    assert (bench.sends(), bench.sync.status().state) == ([], "in step")
     assert bench.sync.next_timer_ms() == limits.SYNC_GRACE_MS
     bench.timer(limits.SYNC_GRACE_MS)
     assert bench.sends() == [(A, GetHeaders(2, limits.HEADERS_MAX))]
@@ -366,7 +355,7 @@ def test_a_single_block_ahead_is_left_to_gossip_for_a_while():
 def test_a_lower_branch_is_not_followed():
     """And no timer runs for it for ever."""
     bench = Bench(Chain(chain_of(5), unfinal=5), A)
-    bench.receive(Chain(chain_of(3, salt=1), unfinal=3).status(now_ms=0), A)
+    bench.receive(Chain(chain_of(3, salt=1), unfinal=3).status(), A)
     bench.timer(limits.SYNC_GRACE_MS)
     assert bench.sends() == []
     assert bench.sync.next_timer_ms() == limits.STATUS_INTERVAL_MS
@@ -379,7 +368,7 @@ def test_an_unknown_parent_begins_at_once():
     bench.hear(blocks[:3], A)
     bench.sync.unknown_parent(blocks[8], A, now_ms=5)
     assert bench.sends() == [(A, GetHeaders(4, limits.HEADERS_MAX))]
-    assert bench.sync.status(now_ms=5) == SyncStatus("syncing", 6, 9, 1)
+    assert bench.sync.status() == SyncStatus("syncing", 6, 9, 1)
     bench.sync.unknown_parent(blocks[8], B, now_ms=5)
 
 
@@ -387,7 +376,7 @@ def test_an_unknown_parent_on_another_branch():
     """A block no higher than what its sender had before, which is here: the sender has moved to another branch."""
     blocks, other = chain_of(9), chain_of(9, salt=1)
     bench = Bench(Chain(blocks[:8], unfinal=8), A)
-    bench.receive(Chain(blocks[:8], unfinal=8).status(now_ms=0), A)
+    bench.receive(Chain(blocks[:8], unfinal=8).status(), A)
     bench.sync.unknown_parent(other[7], A, now_ms=5)
     assert bench.sends() == []
     bench.sync.unknown_parent(other[8], A, now_ms=5)
@@ -625,14 +614,14 @@ def test_a_thousand_blocks(thousand):
     seen = set()
 
     def done():
-        status = late.sync.status(now_ms=network.now_ms)
+        status = late.sync.status()
         seen.add(status.state)
         assert status.behind_blocks == max(0, status.target_height - len(late.chain.blocks))
         return len(late.chain.blocks) == 1_000
 
     assert network.run(done)
     assert late.chain.blocks == thousand[0]
-    assert late.sync.status(now_ms=network.now_ms) == SyncStatus("in step", 0, 1_000, 3)
+    assert late.sync.status() == SyncStatus("in step", 0, 1_000, 3)
     assert seen <= {"alone", "syncing", "in step"}
     for name, node in network.nodes.items():
         if name != late.name:
@@ -655,7 +644,7 @@ def bad_body(message):
 
 def boaster(message):
     if isinstance(message, Status):
-        return Status(10**9, bytes(32), 10**9, 10**9, 10**9, bytes(32), 0, "liar", "x")
+        return Status(10**9, bytes(32), 10**9, 10**9, 10**9, bytes(32), "liar", "x")
     return message
 
 
@@ -700,11 +689,11 @@ def test_one_liar_does_not_make_a_node_say_that_it_lacks_blocks():
     bench = Bench(Chain(blocks), A, B)
     bench.hear(blocks, B)
     lie = chain_of(3, salt=1)[-1]
-    claimed = Status(2**40, id_of(lie), 2**40, 3, 1, id_of(blocks[0]), 0, "carrier-a", "liar/1")
+    claimed = Status(2**40, id_of(lie), 2**40, 3, 1, id_of(blocks[0]), "carrier-a", "liar/1")
     bench.receive(claimed, A)
-    assert bench.sync.status(now_ms=0).state == "syncing"
+    assert bench.sync.status().state == "syncing"
     bench.receive(Headers([]), A)
     for now_ms in (0, 5_000, 60_000):
         bench.receive(claimed, A, now_ms)
         bench.receive(Headers([]), A, now_ms)
-        assert bench.sync.status(now_ms=now_ms) == SyncStatus("in step", 0, 3, 2)
+        assert bench.sync.status() == SyncStatus("in step", 0, 3, 2)
