@@ -71,7 +71,7 @@ class Target(NamedTuple):
 
     chain: Chain
     source: int
-    voters: list[int]
+    voters: set[int]
     sealed: tuple[tuple[int, Block], ...]
 
 
@@ -121,6 +121,7 @@ class VotesModel:
         self.needed = [instance.honest_needed(number) for number in needed]
         self.members = [[i for i, p in enumerate(self.honest) if p in instance.sets[n]] for n in needed]
         self._targets = cache(self._find_targets)
+        self._may_vote_at = cache(self._find_may_vote_at)
         self._final = cache(self._find_final)
         self._finalises = cache(self._find_finalises)
         self._certified = cache(self._find_certified)
@@ -192,9 +193,20 @@ class VotesModel:
         certified = self.certified(state)
         for side, (chain, proved) in enumerate(zip((state.x, state.y), certified, strict=True)):
             for height in range(state.fork + 1 if side else 1, self.instance.height_max + 1):
-                if self.surplus or not proved >> height & 1:
+                if not self.surplus and proved >> height & 1:
+                    continue
+                free = [
+                    index
+                    for index, voter in enumerate(state.voters)
+                    if not voter[side] >> height & 1 and self._may_vote_at(voter[2], voter[3], height)
+                ]
+                if free:
                     for target in self._targets(chain, height, proved):
-                        yield from self._votes(state, side, height, target)
+                        yield from self._votes(state, side, height, target, free)
+
+    def _find_may_vote_at(self, next_target: int, max_source: int, height: int) -> bool:
+        """Tell whether a producer may vote for a block at ``height``, whatever its source."""
+        return any(may_vote(self.rules, next_target, max_source, source, height) for source in range(height))
 
     def _find_targets(self, chain: Chain, height: int, certified: int) -> list[Target]:
         """Return what the block at ``height`` may be: what it is, or what may be sealed."""
@@ -202,16 +214,18 @@ class VotesModel:
         for longer in extensions(self.instance, chain, height, certified):
             facts = self.facts(longer)[height]
             sealed = tuple((at, longer[at - 1]) for at in range(len(chain) + 1, height + 1))
-            voters = sorted({index for number in facts.signers for index in self.members[number]})
+            voters = {index for number in facts.signers for index in self.members[number]}
             found.append(Target(longer, facts.source, voters, sealed))
         return found
 
-    def _votes(self, state: State, side: int, height: int, target: Target) -> Iterator[tuple[Vote, State]]:
-        """Yield the votes for a block at ``height`` of X (side 0) or Y (side 1)."""
+    def _votes(
+        self, state: State, side: int, height: int, target: Target, free: list[int]
+    ) -> Iterator[tuple[Vote, State]]:
+        """Yield the votes for a block at ``height`` of X (side 0) or Y (side 1), by those of ``free`` that may."""
         source = target.source
-        for index in target.voters:
+        for index in free:
             voter = state.voters[index]
-            if voter[side] >> height & 1 or not may_vote(self.rules, voter[2], voter[3], source, height):
+            if index not in target.voters or not may_vote(self.rules, voter[2], voter[3], source, height):
                 continue
             x, y = state.x, state.y
             if target.sealed:
