@@ -1,8 +1,8 @@
 """What both models share: chains of blocks, the sets that must sign them, and the rules, one of which may be broken.
 
 A block is what matters of it for finality: which certificate its header carries and whether it schedules a change of
-the voting set. Quorums, the guard and what a certificate proves are the code that nodes run; the rest restates
-docs/consensus.md.
+the voting set. Quorums, the guard, what a certificate proves, which sets must sign and when a change is complete are
+the code that nodes run. Restated is that a change waits while another is pending at the parent.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+from consensus import epochs
 from consensus.finality import BranchFinality
 from consensus.params import faults_tolerated, quorum_of
 from consensus.votes import Checkpoint, Link, VoteGuard
+from ledger.entries import PendingSet, Producer, VotingEntry
 
 
 class Second(Enum):
@@ -170,21 +173,41 @@ def after_vote(next_target: int, max_source: int, source: int, target: int) -> t
     return guard.next_target, guard.max_source
 
 
+def stand_in(number: int) -> Producer:
+    """Return a producer that stands for a whole set where the node's code only passes sets on."""
+    return Producer(f"set {number}", bytes([number]) * 20, bytes([number]) * 33)
+
+
+def entry_of(voting: Voting) -> VotingEntry:
+    """Return the voting sets as they are in a block's state."""
+    pending = None if voting.pending == NONE else PendingSet(voting.scheduled, [stand_in(voting.pending)])
+    return VotingEntry(0, [stand_in(voting.current)], pending)
+
+
+def voting_of(entry: VotingEntry) -> Voting:
+    """Return the voting sets of a state."""
+    current = entry.producers[0].key_id[0]
+    if entry.pending is None:
+        return Voting(current)
+    return Voting(current, entry.pending.producers[0].key_id[0], entry.pending.height)
+
+
+@cache
 def signers_of(rules: Rules, voting: Voting) -> tuple[int, ...]:
     """Return the sets that must sign a block whose parent's chain has the sets ``voting``."""
-    if voting.pending == NONE or rules.signers is Signers.OLD:
-        return (voting.current,)
-    return (voting.pending,) if rules.signers is Signers.NEW else (voting.current, voting.pending)
+    state: Any = SimpleNamespace(voting=entry_of(voting))
+    both = tuple(voting_set.producers[0].key_id[0] for voting_set in epochs.voting_sets(state))
+    return {Signers.BOTH: both, Signers.OLD: both[:1], Signers.NEW: both[-1:]}[rules.signers]
 
 
+@cache
 def completed(rules: Rules, voting: Voting, finality: BranchFinality) -> Voting:
     """Return the sets once a block shows ``finality``: the pending change may be complete."""
     proved = finality.justified if rules.completes_when_justified else finality.final
-    if voting.pending == NONE or proved.height < voting.scheduled:
-        return voting
-    return Voting(voting.pending)
+    return voting_of(epochs._completed(entry_of(voting), proved))
 
 
+@cache
 def scheduled(rules: Rules, parent: Voting, now: Voting, height: int, wanted: int) -> Voting | None:
     """Return the sets after a block at ``height`` whose election wants another set, None where that has to wait.
 
@@ -193,7 +216,8 @@ def scheduled(rules: Rules, parent: Voting, now: Voting, height: int, wanted: in
     if now.current == wanted:
         return None
     if parent.pending == NONE or (now.pending == NONE and rules.second is Second.AT_COMPLETION):
-        return now._replace(pending=wanted, scheduled=height)
+        election: Any = SimpleNamespace(voting=[stand_in(wanted)])
+        return voting_of(epochs._scheduled(entry_of(now), election, height))
     if now.pending in {NONE, wanted}:
         return None
     if rules.second is Second.REPLACES:

@@ -1,7 +1,7 @@
 """Goes through a trace with the code that nodes run, and says for itself what is certified, final and broken.
 
-The models count votes and heights. Here blocks have ids, votes lie in a VotePool, and certificates are made and
-checked as nodes do it. Only the rule for the voting sets is the models' own, as it may be the one that is broken.
+The models count votes and heights. Here blocks have ids, votes lie in a VotePool, and certificates are made and checked
+as nodes do it. Only the rule for the voting sets comes from the models, as it may be the one that is broken.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 
-from consensus.election import Producer
 from consensus.finality import BranchFinality, makes_final
 from consensus.votes import Checkpoint, Link, VoteGuard, VotePool, VotingSet, check_certificate
 from ledger.block import Vote
+from ledger.entries import Producer
 from tests.model.chains import NONE, Instance, Voting, completed, scheduled, signers_of
 from tests.model.checker import Violation
 from tests.model.set_change_model import State as ChangeState
