@@ -256,6 +256,7 @@ class Engine:
             self.heard(header.producer_key_id, now_ms=now_ms)
         self._adopt_orphans(block_id)
         self._update_head()
+        self.signing.look(self.slot_at(now_ms))
         return Verdict.ACCEPT
 
     def receive_vote(self, vote: Vote, *, now_ms: int) -> Verdict:

@@ -113,12 +113,12 @@ class Signing:
         Raises InvalidVote or InvalidBlock for a signature that is not ours; then the peer has told nothing.
         """
         for vote in votes:
-            # [IGNORE] It is of a key of this node
-            if vote.key_id in self._keys:
+            # [IGNORE] It is of a key of this node, and says something new
+            if self._is_news(vote.key_id, VoteGuard().after_vote(link_of(vote))):
                 self._check_vote(vote)
                 self.saw_vote(link_of(vote), vote.key_id, vote.signature)
         for sealed in headers:
-            if sealed.header.producer_key_id in self._keys:
+            if self._is_news(sealed.header.producer_key_id, VoteGuard().after_seal(sealed.header.slot)):
                 self._check_header(sealed)
                 self.saw_header(sealed)
         self.caution.hear(peer_key_id, word)
@@ -174,6 +174,12 @@ class Signing:
                 if sealed.certificate is not None:
                     # On a final chain a set is known by its number.
                     self.saw_certificate(sealed.certificate, final.next_voting)
+
+    def _is_news(self, key_id: bytes, proven: VoteGuard) -> bool:
+        """Tell whether something that makes a key owe ``proven`` would change anything, and is worth its check."""
+        if key_id not in self._keys:
+            return False
+        return self.caution.standing(key_id) is Standing.NEW or not self._chain.guard.covers(proven)
 
     def _has_signed(self, key_id: bytes, proven: VoteGuard) -> None:
         """One of our keys has signed what makes it owe ``proven``: nothing new, or something that was forgotten."""

@@ -117,10 +117,14 @@ class SigningWatch:
 
 
 class SeenByUs:
-    """What ``p2p.seen.SeenExchange`` tells and hears for an engine."""
+    """What ``p2p.seen.SeenExchange`` tells and hears for an engine.
 
-    def __init__(self, engine: Engine) -> None:
+    now_ms: the wall clock.
+    """
+
+    def __init__(self, engine: Engine, now_ms: Callable[[], int] = wall_ms) -> None:
         self._engine = engine
+        self._now_ms = now_ms
 
     def tell(self, peer_id: PeerId, skew_ms: int | None) -> Seen:
         """Return what was seen of the keys of a peer's member."""
@@ -129,10 +133,10 @@ class SeenByUs:
         ids = [key_id for key_id, key in keys.items() if owner is not None and key.member_id == owner.member_id]
         votes, headers = self._engine.signing.told_to(ids)
         most = limits.SEEN_KEYS_MAX
-        return Seen(self._engine.final.height, wall_ms(), skew_ms, votes[:most], headers[:most])
+        return Seen(self._engine.final.height, self._now_ms(), skew_ms, votes[:most], headers[:most])
 
     def hear(self, peer_id: PeerId, seen: Seen) -> None:
         """Take what a peer has seen of our keys. Raises InvalidVote or InvalidBlock for what they did not sign."""
         engine = self._engine
         word = Word(seen.final_height, engine.slot_at(seen.now_ms))
-        engine.signing.hear(peer_id, word, seen.votes, seen.headers, slot=engine.slot_at(wall_ms()))
+        engine.signing.hear(peer_id, word, seen.votes, seen.headers, slot=engine.slot_at(self._now_ms()))

@@ -73,6 +73,7 @@ class SimNode:
     """
 
     is_honest = True
+    is_cautious = False
 
     def __init__(
         self,
@@ -119,7 +120,12 @@ class SimNode:
         self.store.recover()
         self._holders, self._accepted, self._waiting = {}, set(), {}
         self.engine = Engine(
-            self.world.genesis, self.store, key=self.key, check=self.world.check, is_valid=is_stand_in_signature
+            self.world.genesis,
+            self.store,
+            key=self.key,
+            check=self.world.check,
+            is_valid=is_stand_in_signature,
+            is_cautious=self.is_cautious,
         )
         self._final = self.engine.final
         self._watch.on_start(self)

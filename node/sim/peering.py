@@ -16,11 +16,13 @@ from ledger.errors import InvalidBlock, InvalidVote, LedgerError, UnknownParent
 from ledger.store import Space, WriteBatch
 from ledger.validation import CheckedTransaction
 from node.node import ChainForPeers
+from node.signing import SeenByUs
 from node.sim.byzantine import ByzantineNode
 from node.sim.node import SimNode
 from node.sim.world import member_name
 from p2p.gossip import Gossip
-from p2p.messages import Votes
+from p2p.messages import Seen, Votes
+from p2p.seen import SeenExchange
 from p2p.sync import Sync, is_for_sync
 
 CONNECT_MS = 400
@@ -34,6 +36,8 @@ class PeeringNode(SimNode):
 
     gossip: Gossip
     sync: Sync
+    seen: SeenExchange
+    is_cautious = True
     _planned_ms = 0
 
     def start(self) -> None:
@@ -62,6 +66,8 @@ class PeeringNode(SimNode):
             want_transactions=self.gossip.want_transactions,
             scores=self.gossip.scores,
         )
+        seen = SeenByUs(engine, lambda: self.now_ms)
+        self.seen = SeenExchange(seen.tell, seen.hear)
 
     def crash(self, where: str) -> None:
         """Lose everything but the store; the peers see their connections end."""
@@ -100,6 +106,7 @@ class PeeringNode(SimNode):
             one.meetings[other.number] = one.meetings.get(other.number, 0) + 1
             one.gossip.peer_up(other.key.key_id, other.key.key_id, now_ms=one.now_ms)
             one.sync.peer_up(other.key.key_id, now_ms=one.now_ms)
+            one.seen.peer_up(other.key.key_id, now_ms=one.now_ms)
         self._clock.after(1, peer.turn)
 
     def _part(self, peer: PeeringNode) -> None:
@@ -108,6 +115,7 @@ class PeeringNode(SimNode):
             if one.engine is not None:
                 one.gossip.peer_down(other.key.key_id, now_ms=one.now_ms)
                 one.sync.peer_down(other.key.key_id, now_ms=one.now_ms)
+                one.seen.peer_down(other.key.key_id)
 
     def send(self, peer: SimNode, message: Any) -> None:
         """Send on a connection, where there is one: in order, and what is lost comes late."""
@@ -126,9 +134,13 @@ class PeeringNode(SimNode):
             self.step(self._hear, message, sender.key.key_id)
 
     def _hear(self, _engine: Engine, message: Any, sender: bytes) -> None:
-        core = self.sync if is_for_sync(message) else self.gossip
         try:
-            core.receive(message, sender, now_ms=self.now_ms)
+            if isinstance(message, Seen):
+                self.seen.receive(message, sender, wall_ms=self.now_ms)
+            elif is_for_sync(message):
+                self.sync.receive(message, sender, now_ms=self.now_ms)
+            else:
+                self.gossip.receive(message, sender, now_ms=self.now_ms)
         except LedgerError as error:
             self._charge(sender, error)
 
@@ -163,7 +175,7 @@ class PeeringNode(SimNode):
         return lives
 
     def _plan_turn(self) -> None:
-        timers = [core.next_timer_ms() for core in (self.gossip, self.sync)]
+        timers = [core.next_timer_ms() for core in (self.gossip, self.sync, self.seen)]
         due_ms = min((t for t in timers if t is not None), default=2**62)
         if self._received:
             due_ms = self.now_ms
@@ -178,7 +190,7 @@ class PeeringNode(SimNode):
         self.step(self._handle_timers)
 
     def _handle_timers(self, _engine: Engine) -> None:
-        for core in (self.gossip, self.sync):
+        for core in (self.gossip, self.sync, self.seen):
             due_ms = core.next_timer_ms()
             if due_ms is not None and due_ms <= self.now_ms:
                 core.handle_timer(now_ms=self.now_ms)
@@ -234,7 +246,7 @@ class PeeringNode(SimNode):
         for vote, sender in ready.votes:
             self._take_gossiped_vote(engine, vote, sender)
         fetched = self.sync.take_ready()
-        self._send_all(fetched.sends)
+        self._send_all([*fetched.sends, *self.seen.take_sends()])
         for block, sender in fetched.blocks:
             try:
                 engine.receive_block(block, now_ms=self.now_ms)
@@ -273,3 +285,5 @@ class PeeringNode(SimNode):
 
 class ByzantinePeer(ByzantineNode, PeeringNode):
     """A liar among real peers."""
+
+    is_cautious = False

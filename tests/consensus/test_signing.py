@@ -19,7 +19,7 @@ from ledger.store import MemoryStore, Space, Store, WriteBatch
 from node.sim.world import EPOCH_SLOTS, is_stand_in_signature, producer_key
 from tests.consensus.bench_kit import Bench, make_vote, point, time_of
 
-SEEDS = range(40)
+SEEDS = range(30)
 SLOTS = 60
 
 
@@ -42,6 +42,7 @@ class TellingBench(Bench):
             self.world.genesis,
             self.stores[number],
             key=producer_key(number) if number < len(self.stores) - 1 else None,
+            next_key=self.next_keys.get(number),
             check=self.world.check,
             is_valid=is_stand_in_signature,
             is_cautious=True,
@@ -257,7 +258,7 @@ def test_what_was_not_signed_with_our_key_is_a_lie(what: str) -> None:
     header = next(m for m in bench.sent[0] if isinstance(m, Block)).sealed
     vote = next(m for m in bench.sent[0] if isinstance(m, Vote))
     false_vote = Vote(vote.s_height, vote.s_id, vote.t_height + 90, vote.t_id, key_id, vote.signature)
-    change = {"chain_id": bytes(32)} if what == "chain" else {"slot": 900}
+    change = {"slot": 900, "chain_id": bytes(32) if what == "chain" else bench.chain_id}
     other = Header(**{name: getattr(header.header, name) for name in Header.__struct_fields__} | change)
     signature = producer_key(0).sign(block_id_of(other)) if what == "chain" else header.signature
     votes = [false_vote] if what == "vote" else []
@@ -266,6 +267,28 @@ def test_what_was_not_signed_with_our_key_is_a_lie(what: str) -> None:
     with pytest.raises(InvalidVote if what == "vote" else InvalidBlock):
         engine.signing.hear(producer_key(1).key_id, Word(0, 0), votes, headers, slot=13)
     assert engine.guard == guard
+
+
+def test_what_is_known_is_not_checked_again() -> None:
+    """Or a peer could keep the node busy with old signatures."""
+    bench = founded()
+    checked = []
+    bench.engines[0].signing._is_valid = lambda *signed: bool(checked.append(signed)) or True
+    bench.tell_all(13, to=[0])
+    assert checked == []
+
+
+def test_a_key_that_is_rotated_in_waits_while_the_old_one_votes() -> None:
+    bench = founded()
+    bench.next_keys[0] = producer_key(9)
+    bench.restart(0)
+    bench.tell_all(13, to=[0])
+    caution = bench.engines[0].signing.caution
+    assert (bench.standing(0), caution.standing(producer_key(9).key_id)) == (Standing.CLEAR, Standing.NEW)
+    bench.run(13, 1)
+    assert {m.key_id for m in bench.sent[0][-3:] if isinstance(m, Vote)} == {producer_key(0).key_id}
+    bench.run(14, 4)
+    assert caution.standing(producer_key(9).key_id) is Standing.CLEAR
 
 
 def test_signatures_of_others_are_passed_over() -> None:
