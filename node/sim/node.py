@@ -15,13 +15,14 @@ from consensus.ready import Event
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote, block_id_of
 from ledger.crypto import PrivateKey
-from ledger.errors import InvalidBlock, InvalidVote, UnknownParent
+from ledger.errors import InvalidBlock, InvalidVote, UnknownParent, UnusableTransaction
 from ledger.store import Space, WriteBatch
+from ledger.validation import CheckedTransaction
 from node.sim.clock import NodeClock, SimClock
 from node.sim.messages import Message, Push, Status, Stored, WantBlock, WantRange, WantTransactions
 from node.sim.network import SimNetwork
 from node.sim.store import Crashed, Fate, SimStore
-from node.sim.world import World, is_stand_in_signature, producer_key
+from node.sim.world import World, is_stand_in_signature, next_producer_key, producer_key
 
 WAITING_MAX = 64
 """Blocks held while their transactions are fetched."""
@@ -63,6 +64,7 @@ class SimNode:
 
     Attributes:
         number: its place among the nodes.
+        key: its node key; ``next_key``: the one to which that may be rotated, if it is at hand.
         engine: None while it is down.
         crash_after: how many more points of its steps it lives through; None: it is not struck.
         fate: what becomes of a write in which it is struck.
@@ -86,6 +88,7 @@ class SimNode:
         self.world = world
         self.number = number
         self.key: PrivateKey = producer_key(number)
+        self.next_key: PrivateKey | None = None
         self.store = SimStore()
         self.engine: Engine | None = None
         self.peers: list[SimNode] = []
@@ -119,7 +122,12 @@ class SimNode:
         self.store.recover()
         self._holders, self._accepted, self._waiting = {}, set(), {}
         self.engine = Engine(
-            self.world.genesis, self.store, key=self.key, check=self.world.check, is_valid=is_stand_in_signature
+            self.world.genesis,
+            self.store,
+            key=self.key,
+            next_key=self.next_key,
+            check=self.world.check,
+            is_valid=is_stand_in_signature,
         )
         self._final = self.engine.final
         self._watch.on_start(self)
@@ -275,10 +283,8 @@ class SimNode:
 
     def _take_transactions(self, engine: Engine, raws: tuple[bytes, ...], sender: int) -> None:
         """Write what is new, tell everybody that it is stored, and try the blocks that waited for it."""
-        checked = [self.world.check(raw) for raw in raws]
-        new = {
-            tx.tx_id: (tx, raw) for tx, raw in zip(checked, raws, strict=True) if not engine.has_transaction(tx.tx_id)
-        }
+        checked = self._check_all(engine, raws)
+        new = {tx.tx_id: (tx, raw) for tx, raw in checked if not engine.has_transaction(tx.tx_id)}
         if new:
             # A crash before the write: the submitter was told nothing. After it: the transaction is found pending.
             puts: list[tuple[bytes, bytes | None]] = [(Space.PENDING.value + tx_id, b"") for tx_id in new]
@@ -289,12 +295,22 @@ class SimNode:
             if sender == self.number:
                 self.broadcast(Push(raws))
         if sender != self.number:
-            self._answer(sender, Stored(tuple([tx.tx_id for tx in checked])))
-        for tx in checked:
+            self._answer(sender, Stored(tuple([tx.tx_id for tx, _ in checked])))
+        for tx, _ in checked:
             self._holds(tx.tx_id, self.number)
             if sender != self.number:
                 self._holds(tx.tx_id, sender)
         self._retry_waiting(engine)
+
+    def _check_all(self, engine: Engine, raws: tuple[bytes, ...]) -> list[tuple[CheckedTransaction, bytes]]:
+        """Return the transactions that are right, with their bytes; one by a stranger may be right later."""
+        checked = []
+        for raw in raws:
+            try:
+                checked.append((engine.check(raw), raw))
+            except UnusableTransaction:
+                continue
+        return checked
 
     def _holds(self, tx_id: bytes, number: int) -> None:
         """Note that a node has a transaction on disk; with a quorum of them it is accepted."""
@@ -330,9 +346,13 @@ class SimNode:
 
     def _number_of(self, key_id: bytes) -> int:
         for peer in self.peers:
-            if peer.key.key_id == key_id:
+            if peer.has_key(key_id):
                 return peer.number
         return self.number
+
+    def has_key(self, key_id: bytes) -> bool:
+        """Tell whether a key is this node's, now or once it is rotated."""
+        return key_id in (self.key.key_id, next_producer_key(self.number).key_id)
 
     def _retry_waiting(self, engine: Engine) -> None:
         for block_id, (block, sender) in list(self._waiting.items()):
