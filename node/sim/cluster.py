@@ -37,7 +37,7 @@ from node.sim.world import GENESIS_MS, SLOT_MS, World, next_producer_key
 
 __all__ = ["ALL_FAULTS", "SLOTS", "Fault", "Report", "Simulation", "run_plan", "run_seed"]
 
-SLOTS = 24
+SLOTS = 18
 """How long things go wrong in a schedule, unless somebody asks for more."""
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
@@ -114,7 +114,7 @@ class Simulation:
         ]
         for node in self.nodes:
             node.on_down = self.on_crash
-            node.peers = [peer for peer in self.nodes if peer is not node]
+            node.meet(self.nodes)
             node.next_key = None if node.number in plan.unready else next_producer_key(node.number)
             if isinstance(node, ByzantineNode):
                 node.lies = frozenset(plan.lies)

@@ -21,7 +21,7 @@ from node.sim.clock import SimClock
 from node.sim.judge import Judge, Violation
 from node.sim.node import SimNode
 from node.sim.transcript import Transcript
-from node.sim.world import SLOT_MS, World
+from node.sim.world import SLOT_MS, World, number_of_key
 
 __all__ = ["Invariants", "Violation"]
 
@@ -195,7 +195,7 @@ class Invariants:
         """Check that a proof is of a liar: nobody else can be proven to have lied."""
         if not node.is_honest:
             return
-        culprit = next((peer for peer in [node, *node.peers] if peer.has_key(key_id)), None)
+        culprit = next((peer for peer in [node, *node.peers] if peer.number == number_of_key(key_id)), None)
         if culprit is None or culprit.is_honest:
             raise Violation(f"n{node.number} holds a proof that honest n{culprit and culprit.number} {deed}")
 

@@ -22,7 +22,7 @@ from node.sim.clock import NodeClock, SimClock
 from node.sim.messages import Message, Push, Status, Stored, WantBlock, WantRange, WantTransactions
 from node.sim.network import SimNetwork
 from node.sim.store import Crashed, Fate, SimStore
-from node.sim.world import World, is_stand_in_signature, next_producer_key, producer_key
+from node.sim.world import World, is_stand_in_signature, number_of_key, producer_key
 
 WAITING_MAX = 64
 """Blocks held while their transactions are fetched."""
@@ -30,6 +30,8 @@ RANGE_BLOCKS = 32
 """Blocks in one answer to a node that is behind."""
 PUSH_MAX = 20
 """Pending transactions offered again at a time."""
+VOTE_RELAYED = 0.5
+"""How likely a vote is sent on. Its voter sends it again when it leads to nothing."""
 STATUS_MS = 700
 """How often a node says how far it is, to one peer."""
 
@@ -92,6 +94,7 @@ class SimNode:
         self.store = SimStore()
         self.engine: Engine | None = None
         self.peers: list[SimNode] = []
+        self._by_number: dict[int, SimNode] = {}
         self.crash_after: int | None = None
         self.fate = Fate.LOST
         self.clock = NodeClock(clock)
@@ -112,6 +115,11 @@ class SimNode:
     def now_ms(self) -> int:
         """Return the time on this node's own clock."""
         return self.clock.now_ms
+
+    def meet(self, nodes: list[SimNode]) -> None:
+        """Learn who is there."""
+        self.peers = [peer for peer in nodes if peer is not self]
+        self._by_number = {peer.number: peer for peer in self.peers}
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -234,9 +242,9 @@ class SimNode:
         self._network.send(self.number, peer.number, peer.deliver, message, self.number)
 
     def _answer(self, number: int, message: Message) -> None:
-        for peer in self.peers:
-            if peer.number == number:
-                self.send(peer, message)
+        peer = self._by_number.get(number)
+        if peer is not None:
+            self.send(peer, message)
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -246,16 +254,18 @@ class SimNode:
 
     def deliver(self, message: Message, sender: int) -> None:
         """Take in a message."""
-        self.step(self._receive, message, sender)
+        match message:
+            case Vote():
+                self.step(self._take_vote, message, sender)
+            case Block():
+                self.step(self._take_block, message, sender)
+            case Push():
+                self.step(self._take_transactions, message.raws, sender)
+            case _:
+                self.step(self._receive, message, sender)
 
     def _receive(self, engine: Engine, message: Message, sender: int) -> None:
         match message:
-            case Vote():
-                self._take_vote(engine, message, sender)
-            case Block():
-                self._take_block(engine, message, sender)
-            case Push():
-                self._take_transactions(engine, message.raws, sender)
             case Stored():
                 for tx_id in message.tx_ids:
                     self._holds(tx_id, sender)
@@ -272,6 +282,8 @@ class SimNode:
                 engine.heard(producer_key(sender).key_id, now_ms=self.now_ms)
                 if message.head_height > engine.final.height and engine.block(message.head_id) is None:
                     self._answer(sender, WantRange(engine.final.height + 1))
+            case _:
+                pass
 
     def _send_range(self, engine: Engine, height: int, sender: int) -> None:
         for here in range(height, height + RANGE_BLOCKS):
@@ -331,7 +343,7 @@ class SimNode:
             return
         try:
             if engine.receive_block(block, now_ms=self.now_ms) is Verdict.ACCEPT:
-                self.relay(block, sender, self._number_of(block.sealed.header.producer_key_id))
+                self.relay(block, sender, number_of_key(block.sealed.header.producer_key_id))
         except UnknownParent:
             self._answer(sender, WantBlock(block.sealed.header.parent_id))
         except InvalidBlock as error:
@@ -339,20 +351,10 @@ class SimNode:
 
     def _take_vote(self, engine: Engine, vote: Vote, sender: int) -> None:
         try:
-            if engine.receive_vote(vote, now_ms=self.now_ms) is Verdict.ACCEPT:
-                self.relay(vote, sender, self._number_of(vote.key_id))
+            if engine.receive_vote(vote, now_ms=self.now_ms) is Verdict.ACCEPT and self._random() < VOTE_RELAYED:
+                self.relay(vote, sender, number_of_key(vote.key_id))
         except InvalidVote as error:
             self._watch.on_reject(self, sender, error.sentence())
-
-    def _number_of(self, key_id: bytes) -> int:
-        for peer in self.peers:
-            if peer.has_key(key_id):
-                return peer.number
-        return self.number
-
-    def has_key(self, key_id: bytes) -> bool:
-        """Tell whether a key is this node's, now or once it is rotated."""
-        return key_id in (self.key.key_id, next_producer_key(self.number).key_id)
 
     def _retry_waiting(self, engine: Engine) -> None:
         for block_id, (block, sender) in list(self._waiting.items()):

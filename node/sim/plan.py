@@ -37,8 +37,8 @@ RATE_MAX = 20
 """Clocks go wrong by up to so many thousandths: a slot in fifty."""
 STEP_MS_MAX = 2 * SLOT_MS
 """Clocks jump by up to this much, either way."""
-FAULTS_PER_SLOT = 1
-SUBMISSIONS_PER_SLOT = 1
+FAULTS_PER_SLOT_MILLI = 1_300
+SUBMISSIONS_PER_SLOT_MILLI = 600
 
 
 class Fault(Enum):
@@ -128,9 +128,8 @@ def draw_plan(
     if more:
         events += draw_governing(random, Members(nodes, founders, producers, liars), slots)
     timed = [kind for kind in Fault if kind in kinds and kind not in {Fault.SKEW, Fault.BYZANTINE}]
-    for slot in range(slots if timed else 0):
-        for _ in range(FAULTS_PER_SLOT):
-            events.append(_draw_fault(random, random.choice(timed), nodes, _moment(random, slot)))
+    for _ in range(slots * FAULTS_PER_SLOT_MILLI // 1000 if timed else 0):
+        events.append(_draw_fault(random, random.choice(timed), nodes, random.randrange(slots * SLOT_MS)))
     events.sort(key=lambda event: event.at_ms)
     epoch_slots = EPOCH_SHORT if more else EPOCH_SLOTS
     return Plan(seed, nodes, founders, producers, epoch_slots, peering, slots, liars, lies, unready, skews, events)
@@ -142,10 +141,6 @@ def _draw_kinds(random: Random, faults: frozenset[Fault]) -> frozenset[Fault]:
     if len(kinds) < 3:
         return frozenset(kinds)
     return frozenset(kind for kind in kinds if random.randrange(4))
-
-
-def _moment(random: Random, slot: int) -> int:
-    return slot * SLOT_MS + random.randrange(SLOT_MS)
 
 
 def _draw_fault(random: Random, kind: Fault, producers: int, at_ms: int) -> AnyEvent:
@@ -184,7 +179,8 @@ def _draw_submissions(random: Random, producers: int, slots: int) -> list[AnyEve
     submissions: list[AnyEvent] = []
     reported: list[list[int]] = [[] for _ in range(producers)]
     call = 0
-    for at_ms in sorted(_moment(random, slot) for slot in range(slots) for _ in range(SUBMISSIONS_PER_SLOT)):
+    count = -(-slots * SUBMISSIONS_PER_SLOT_MILLI // 1000)
+    for at_ms in sorted(random.randrange(slots * SLOT_MS) for _ in range(count)):
         node = random.randrange(producers)
         calls = []
         for _ in range(random.randint(1, 3)):

@@ -15,6 +15,7 @@ from ledger.cdr import CallRecord, Leg, ReleasedBy, Service
 from ledger.codec import ZERO32, encode
 from ledger.crypto import PrivateKey, is_valid_signature
 from ledger.genesis import (
+    PRODUCERS_MAX,
     Candidate,
     Delegation,
     Genesis,
@@ -74,6 +75,16 @@ def producer_key(number: int) -> StandInKey:
 def next_producer_key(number: int) -> StandInKey:
     """Return the node key that takes the place of ``producer_key(number)``."""
     return producer_key(number + NEXT_KEY)
+
+
+@cache
+def _numbers() -> dict[bytes, int]:
+    return {key(n).key_id: n for n in range(PRODUCERS_MAX) for key in (producer_key, next_producer_key)}
+
+
+def number_of_key(key_id: bytes) -> int:
+    """Return the number of the node that has this key, now or once it is rotated; -1 for a stranger's."""
+    return _numbers().get(key_id, -1)
 
 
 @cache
