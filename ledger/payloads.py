@@ -7,7 +7,7 @@ Source: docs/protocol.md, "Governance".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Annotated, Any, Final
 
@@ -125,9 +125,15 @@ ROLES: Final[dict[Kind, Role]] = {
 """The role that a key needs to sign a kind."""
 
 
-def read_payload(kind: Kind, items: Sequence[bytes], chain_id: bytes) -> Payload:
+def read_payload(
+    kind: Kind,
+    items: Sequence[bytes],
+    chain_id: bytes,
+    is_valid: Callable[[bytes, bytes, bytes], bool] = is_valid_signature,
+) -> Payload:
     """Return the payload of a transaction that governs, right by itself.
 
+    is_valid: tells whether a signature is by a public key over a digest.
     Raises InvalidTransaction or EncodingError naming the field.
     """
     # [REJECT] There is exactly one item
@@ -149,7 +155,7 @@ def read_payload(kind: Kind, items: Sequence[bytes], chain_id: bytes) -> Payload
         case Proposal():
             _check_proposal(payload)
         case Evidence():
-            _check_evidence(payload, chain_id)
+            _check_evidence(payload, chain_id, is_valid)
         case CandidateChange() | Approval():
             pass
     return payload
@@ -204,7 +210,7 @@ def _check_proposal(proposal: Proposal) -> None:
         raise InvalidTransaction("no key with the govern role", where="proposal.keys")
 
 
-def _check_evidence(evidence: Evidence, chain_id: bytes) -> None:
+def _check_evidence(evidence: Evidence, chain_id: bytes, is_valid: Callable[[bytes, bytes, bytes], bool]) -> None:
     check_public_key(evidence.public_key, where="public_key")
     # [REJECT] There are two votes or two headers, in order
     if {len(evidence.votes), len(evidence.headers)} != {0, 2}:
@@ -215,21 +221,23 @@ def _check_evidence(evidence: Evidence, chain_id: bytes) -> None:
     # [REJECT] The two contradict each other
     if not (is_vote_fault(*evidence.votes) if evidence.votes else _is_double_block(*evidence.headers)):
         raise InvalidTransaction("these two do not contradict each other", where="evidence")
-    key_id = key_id_of(evidence.public_key)
-    for vote in evidence.votes:
-        digest = vote_digest(chain_id, vote.s_height, vote.s_id, vote.t_height, vote.t_id)
-        _check_signed(evidence, key_id, vote.key_id, digest, vote.signature)
-    for signed in evidence.headers:
-        # [REJECT] It is about this chain
-        if signed.header.chain_id != chain_id:
-            raise InvalidTransaction("about another chain", where="headers.header.chain_id", expected=chain_id)
-        _check_signed(evidence, key_id, signed.header.producer_key_id, block_id_of(signed.header), signed.signature)
+    signed = [
+        (v.key_id, vote_digest(chain_id, v.s_height, v.s_id, v.t_height, v.t_id), v.signature) for v in evidence.votes
+    ]
+    for by, digest, signature in signed + [_signed_header(header, chain_id) for header in evidence.headers]:
+        # [REJECT] Both are signed by the key accused
+        if by != key_id_of(evidence.public_key) or not is_valid(evidence.public_key, digest, signature):
+            raise InvalidTransaction(
+                "not signed by the key accused", where="evidence", expected=key_id_of(evidence.public_key), actual=by
+            )
 
 
-def _check_signed(evidence: Evidence, key_id: bytes, by: bytes, digest: bytes, signature: bytes) -> None:
-    # [REJECT] Both are signed by the key accused
-    if by != key_id or not is_valid_signature(evidence.public_key, digest, signature):
-        raise InvalidTransaction("not signed by the key accused", where="evidence", expected=key_id, actual=by)
+def _signed_header(signed: SignedHeader, chain_id: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return who signed what, and how."""
+    # [REJECT] It is about this chain
+    if signed.header.chain_id != chain_id:
+        raise InvalidTransaction("about another chain", where="headers.header.chain_id", expected=chain_id)
+    return signed.header.producer_key_id, block_id_of(signed.header), signed.signature
 
 
 def is_vote_fault(a: Vote, b: Vote) -> bool:

@@ -127,7 +127,7 @@ def check_transaction(
     if key_id_of(key.public_key) != envelope.key_id or not is_valid(key.public_key, tx_id, transaction.signature):
         raise BadSignature("the signature does not verify", where="signature", actual=transaction.signature)
     if envelope.kind is not Kind.RECORDS:
-        payload = read_payload(envelope.kind, transaction.items, chain_id)
+        payload = read_payload(envelope.kind, transaction.items, chain_id, is_valid)
         created = envelope.created_ms
         return CheckedTransaction(
             tx_id, envelope, len(raw), EMPTY_TOTALS, (), False, created, created, rules.rule_set_id, payload

@@ -6,8 +6,12 @@ halves of the peers, votes for every branch, blocks withheld, votes from stale s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
 from consensus.engine import Engine
-from consensus.votes import Link, digest_of, link_of
+from consensus.votes import Link, VotingSet, digest_of, link_of
 from ledger.block import (
     Block,
     Certificate,
@@ -18,6 +22,7 @@ from ledger.block import (
 )
 from ledger.record_index import SeenRecords
 from ledger.transition import BodyBuilder, make_header
+from node.sim.governing import Parliament
 from node.sim.node import SimNode
 from node.sim.plan import Lie
 
@@ -32,10 +37,13 @@ class ByzantineNode(SimNode):
     is_honest = False
     lies: frozenset[Lie] = frozenset(Lie)
     """What it does."""
+    parliament = Parliament()
+    """Where what it says is kept, to be held against it; each run has its own."""
     _voted_at = -1
 
     def announce(self, message: Block | Vote) -> None:
         """Say something, perhaps something else, to some."""
+        self.parliament.hear(self.number, message)
         if isinstance(message, Vote):
             super().announce(message)
             return
@@ -59,20 +67,23 @@ class ByzantineNode(SimNode):
                 if node is root:
                     continue
                 if Lie.EVERY_BRANCH in self.lies:
-                    self._vote(engine, node.link)
+                    self._vote(engine, node.link, node.voting)
                 if Lie.STALE_SOURCE in self.lies and self._random() < 0.25:
-                    self._vote(engine, Link(root.checkpoint, node.checkpoint))
+                    self._vote(engine, Link(root.checkpoint, node.checkpoint), node.voting)
         super().flush(engine)
 
-    def _vote(self, engine: Engine, link: Link) -> None:
+    def _vote(self, engine: Engine, link: Link, voting: Sequence[VotingSet]) -> None:
         """Sign a vote that V1 or V2 may forbid, and say it to some."""
         if link.source.height >= link.target.height:
             return
-        signature = self.key.sign(digest_of(engine.chain_id, link))
-        vote = Vote(*link.source, *link.target, self.key.key_id, signature)
-        for peer in self.peers:
-            if self._random() < 0.5:
-                self.send(peer, vote)
+        for key in (self.key, self.next_key):
+            if key is None or not any(voting_set.index_of(key.key_id) is not None for voting_set in voting):
+                continue
+            vote = Vote(*link.source, *link.target, key.key_id, key.sign(digest_of(engine.chain_id, link)))
+            self.parliament.hear(self.number, vote)
+            for peer in self.peers:
+                if self._random() < 0.5:
+                    self.send(peer, vote)
 
     def _withhold(self, block: Block) -> None:
         """Keep a block back for some slots, then say it to one peer."""
@@ -81,6 +92,7 @@ class ByzantineNode(SimNode):
     def _tell_two_stories(self, block: Block) -> None:
         """Seal a second block in the same slot, and give each to some of the peers."""
         other = self._variant(block, block.sealed.certificate)
+        self.parliament.hear(self.number, other)
         for peer in self.peers:
             self.send(peer, self._choose([block, other]))
 
@@ -90,9 +102,12 @@ class ByzantineNode(SimNode):
         if old is None:
             self.broadcast(block)
             return
-        part = old.parts[0]
-        signatures = [bytes(64) for _ in part.signatures]
-        bogus = Certificate(old.s_height, old.s_id, old.t_height, old.t_id, [type(part)(0, part.signers, signatures)])
+        if len(old.parts) > 1 and self._random() < 0.5:
+            # Signed by one of the two sets that must: what a change of the voting set would be without joint quorum.
+            parts = [self._choose(old.parts)]
+        else:
+            parts = [replace(part, signatures=[bytes(64) for _ in part.signatures]) for part in old.parts]
+        bogus = Certificate(old.s_height, old.s_id, old.t_height, old.t_id, parts)
         self.broadcast(self._variant(block, bogus))
 
     def _variant(self, block: Block, certificate: Certificate | None) -> Block:
@@ -108,8 +123,9 @@ class ByzantineNode(SimNode):
         begin = parent.begin_child(header.slot, finality)
         builder = BodyBuilder(begin, parent.height + 1, time_ms, seen, self.engine.pending.read_records)
         for item in block.body[:-1]:
-            builder.add(self.world.check(self.store.body(item.tx_id) or b""))
-        other = make_header(parent.chain, header.slot, self.key.key_id, builder, certificate)
+            builder.add(self.engine.pending.transaction(item.tx_id))
+        key = self.key if self.next_key is None or header.producer_key_id == self.key.key_id else self.next_key
+        other = make_header(parent.chain, header.slot, key.key_id, builder, certificate)
         assert certificate_hash(certificate) == other.qc_hash
-        signature = self.key.sign(block_id_of(other))
+        signature = key.sign(block_id_of(other))
         return Block(SealedHeader(other, signature, certificate), builder.body)

@@ -8,37 +8,43 @@ from dataclasses import dataclass, field
 from random import Random
 
 from consensus.params import quorum_of
+from ledger.codec import decode
+from ledger.transaction import Transaction, tx_id_of
 from node.sim.byzantine import ByzantineNode
 from node.sim.clock import SimClock
-from node.sim.invariants import Invariants, Violation
-from node.sim.network import SimNetwork, Weather
-from node.sim.node import SimNode
-from node.sim.peering import ByzantinePeer, PeeringNode
-from node.sim.plan import (
-    ALL_FAULTS,
+from node.sim.events import (
     AnyEvent,
     Crash,
     Delay,
     Drift,
     Duplicate,
-    Fault,
+    GoverningEvent,
     Loss,
     OneWay,
     Partition,
-    Plan,
+    Propose,
     SlowLink,
     Submit,
-    draw_plan,
 )
+from node.sim.governing import Parliament, signing_key
+from node.sim.invariants import Invariants, Violation
+from node.sim.network import SimNetwork, Weather
+from node.sim.node import SimNode
+from node.sim.peering import ByzantinePeer, PeeringNode
+from node.sim.plan import ALL_FAULTS, Fault, Plan, draw_plan
 from node.sim.transcript import Transcript
-from node.sim.world import GENESIS_MS, SLOT_MS, World
+from node.sim.world import GENESIS_MS, SLOT_MS, World, next_producer_key
 
 __all__ = ["ALL_FAULTS", "SLOTS", "Fault", "Report", "Simulation", "run_plan", "run_seed"]
 
-SLOTS = 24
+SLOTS = 18
 """How long things go wrong in a schedule, unless somebody asks for more."""
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
+CHANGE_SLOTS = 12
+"""A change of the voting set under way completes within this many slots of finality."""
+FED = 1_000
+"""Calls of plans have lower numbers than those of ``feed``."""
 PEERING_SLOTS = 60
 """Real peers let those who failed them cool off, and tell their status only every few seconds."""
 
@@ -76,10 +82,10 @@ class Report:
 
 
 def run_seed(
-    seed: int, producers: int, faults: frozenset[Fault], *, slots: int = SLOTS, peering: bool = False
+    seed: int, producers: int, faults: frozenset[Fault], *, slots: int = SLOTS, peering: bool = False, more: int = 0
 ) -> Report:
     """Draw the plan of ``seed`` and run it."""
-    return run_plan(draw_plan(seed, producers, faults, slots=slots, peering=peering))
+    return run_plan(draw_plan(seed, producers, faults, slots=slots, peering=peering, more=more))
 
 
 def run_plan(plan: Plan) -> Report:
@@ -94,22 +100,25 @@ class Simulation:
         self.plan = plan
         self.clock = SimClock(GENESIS_MS)
         self.transcript = Transcript()
-        self.world = World(plan.producers, stand_ins=True)
+        self.world = World(plan.founders, plan.seats, epoch_slots=plan.epoch_slots, stand_ins=True)
+        self.parliament = Parliament()
         self.network = SimNetwork(self.clock, _random(plan, "network"), Weather())
-        self.watch = Invariants(self.world, self.clock, self.transcript)
+        self.watch = Invariants(self.world, self.clock, self.transcript, plan.liars)
         self.crashes = 0
         self._away_ms: dict[int, int] = {}
         honest, liar = (PeeringNode, ByzantinePeer) if plan.peering else (SimNode, ByzantineNode)
         chance = _random(plan, "nodes")
         self.nodes = [
             (liar if n in plan.liars else honest)(self.world, n, self.clock, self.network, chance, self.watch)
-            for n in range(plan.producers)
+            for n in range(plan.nodes)
         ]
         for node in self.nodes:
             node.on_down = self.on_crash
-            node.peers = [peer for peer in self.nodes if peer is not node]
+            node.meet(self.nodes)
+            node.next_key = None if node.number in plan.unready else next_producer_key(node.number)
             if isinstance(node, ByzantineNode):
                 node.lies = frozenset(plan.lies)
+                node.parliament = self.parliament
         self.honest = [node for node in self.nodes if node.is_honest]
 
     @classmethod
@@ -130,7 +139,8 @@ class Simulation:
     def feed(self, first_slot: int, slots: int) -> None:
         """Plan transactions of one new call: one in each slot, at nodes in turn."""
         for slot in range(first_slot, first_slot + slots):
-            self.clock.at(GENESIS_MS + slot * SLOT_MS + 500, self.apply, Submit(0, slot % len(self.nodes), [slot]))
+            moment = GENESIS_MS + slot * SLOT_MS + SLOT_MS // 2
+            self.clock.at(moment, self.apply, Submit(0, slot % self.plan.founders, [FED + slot]))
 
     # -- chaos -----------------------------------------------------------------------------------------------------
 
@@ -160,12 +170,31 @@ class Simulation:
             case Drift():
                 self.nodes[event.node].set_clock(event.step_ms, event.rate)
                 self.watch.seen["clock jumps" if event.step_ms else "clock drifts"] += 1
+            case _:
+                self._govern(event)
 
     def _submit(self, event: Submit) -> None:
         node = self.nodes[event.node]
         if node.engine is not None:
             self.watch.seen["transaction submitted"] += 1
             node.submit(self.world.make_transaction(node.number, event.calls, now_ms=self.clock.now_ms))
+
+    def _govern(self, event: GoverningEvent) -> None:
+        """Let a member hand in at its own node what it has to say."""
+        node = self.nodes[event.node]
+        if node.engine is None:
+            return
+        state = node.engine.head.chain.state
+        act = self.parliament.act(event, state, self.clock.now_ms)
+        if act is None:
+            return
+        kind, payload = act
+        key = signing_key(event, state)
+        raw = self.world.make_payload(node.number, kind, payload, now_ms=self.clock.now_ms, key=key)
+        if isinstance(event, Propose):
+            self.parliament.ballots[event.ballot] = tx_id_of(decode(raw, Transaction).envelope)
+        self.watch.seen[f"governs: {kind.name.lower()}"] += 1
+        node.submit(raw)
 
     def _strike(self, event: Crash) -> None:
         """Let the power of a node fail at some point soon, and come back later."""
@@ -239,6 +268,8 @@ class Simulation:
         for waited in range(bound + 1):
             if self.is_settled():
                 return waited
+            if self.is_changing():
+                self.feed(slot + waited, 1)
             self.run_until(slot + waited + 1)
         raise Violation(f"no rest {bound} slots after healing: {self._trouble()}")
 
@@ -252,7 +283,8 @@ class Simulation:
         ahead = max(e.guard.next_target for e in engines) - min(e.final.height for e in engines)
         early = max(e.guard.next_slot for e in engines) - (self.clock.now_ms - GENESIS_MS) // SLOT_MS
         patience = PEERING_SLOTS if self.plan.peering else 0
-        return 2 * ahead + max(early, 0) + SETTLE_SLOTS_PER_NODE * len(self.nodes) + patience
+        change = CHANGE_SLOTS if self.plan.nodes > self.plan.seats else 0
+        return 2 * ahead + max(early, 0) + change + SETTLE_SLOTS_PER_NODE * len(self.nodes) + patience
 
     def is_settled(self) -> bool:
         """Tell whether all honest nodes agree and nothing accepted is waiting."""
@@ -260,7 +292,11 @@ class Simulation:
         if any(e is None or e.head.last_records_height > e.final.height for e in engines):
             return False
         heights = {e.final.height for e in engines if e}
-        return len(heights) == 1 and not self.watch.lost(self.honest)
+        return len(heights) == 1 and not self.watch.lost(self.honest) and not self.is_changing()
+
+    def is_changing(self) -> bool:
+        """Tell whether a change of the voting set is under way: it needs blocks, and an idle chain seals none."""
+        return any(node.engine is not None and node.engine.final.chain.state.voting.pending for node in self.honest)
 
     def _trouble(self) -> str:
         states = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from node.sim.cluster import SLOTS, Report, run_plan
@@ -13,23 +14,36 @@ class Shape:
     """A kind of schedule.
 
     Attributes:
-        producers: how many nodes.
+        producers: how many seats there are.
+        more: members beyond the seats; where there are any, members govern, and the voting set changes.
         peering: with the gossip and sync of real nodes.
         share: of twenty schedules, how many are of it.
     """
 
     producers: int
+    more: int
     peering: bool
-    share: int
+    share: int = 0
 
     @property
     def name(self) -> str:
         """Return what people call it."""
-        return f"{self.producers} nodes, {'real gossip and sync' if self.peering else 'simple peers'}"
+        peers = "real gossip and sync" if self.peering else "simple peers"
+        if not self.more:
+            return f"{self.producers} nodes, {peers}"
+        return f"{self.producers + self.more} members for {self.producers} seats, {peers}"
 
 
-MIX = (Shape(4, False, 18), Shape(7, False, 1), Shape(4, True, 1))
+MIX = (
+    Shape(4, 0, peering=False, share=8),
+    Shape(4, 1, peering=False, share=8),
+    Shape(4, 3, peering=False, share=1),
+    Shape(7, 0, peering=False, share=1),
+    Shape(4, 0, peering=True, share=1),
+    Shape(4, 1, peering=True, share=1),
+)
 """Simple peers lose, repeat and reorder single messages, which is harder on consensus than what real peers do."""
+SHARES = sum(shape.share for shape in MIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,44 +51,44 @@ class Choice:
     """What is to be run.
 
     Attributes:
-        producers, peering: only schedules of that kind; None: as the mix has it.
+        producers, more, peering: only schedules of that kind; None: as the mix has it.
         faults: what may go wrong.
         slots: how long.
     """
 
     producers: int | None = None
+    more: int | None = None
     peering: bool | None = None
     faults: frozenset[Fault] = ALL_FAULTS
     slots: int = SLOTS
 
     def shape_of(self, seed: int) -> Shape:
         """Return the kind of schedule that ``seed`` stands for."""
-        shape = self._mixed(seed)
-        producers = shape.producers if self.producers is None else self.producers
-        return Shape(producers, shape.peering if self.peering is None else self.peering, 0)
+        mixed = _mixed(seed)
+        return Shape(
+            mixed.producers if self.producers is None else self.producers,
+            mixed.more if self.more is None else self.more,
+            peering=mixed.peering if self.peering is None else self.peering,
+        )
 
     def plan_of(self, seed: int) -> Plan:
         """Return the plan of ``seed``."""
         shape = self.shape_of(seed)
-        return draw_plan(seed, shape.producers, self.faults, slots=self.slots, peering=shape.peering)
+        return draw_plan(seed, shape.producers, self.faults, slots=self.slots, peering=shape.peering, more=shape.more)
 
     def run(self, seed: int) -> Report:
         """Run the schedule of ``seed``."""
         return run_plan(self.plan_of(seed))
 
     def shares(self) -> dict[str, int]:
-        """Return how many of twenty schedules are of which kind."""
-        shares: dict[str, int] = {}
-        for seed in range(sum(shape.share for shape in MIX)):
-            name = self.shape_of(seed).name
-            shares[name] = shares.get(name, 0) + 1
-        return shares
+        """Return how many of SHARES schedules are of which kind."""
+        return dict(Counter(self.shape_of(seed).name for seed in range(SHARES)))
 
-    @staticmethod
-    def _mixed(seed: int) -> Shape:
-        place = seed % sum(shape.share for shape in MIX)
-        for shape in MIX:
-            place -= shape.share
-            if place < 0:
-                return shape
-        raise AssertionError("the shares add up")
+
+def _mixed(seed: int) -> Shape:
+    place = seed % SHARES
+    for shape in MIX:
+        place -= shape.share
+        if place < 0:
+            return shape
+    raise AssertionError("the shares add up")

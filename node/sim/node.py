@@ -15,13 +15,14 @@ from consensus.ready import Event
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote, block_id_of
 from ledger.crypto import PrivateKey
-from ledger.errors import InvalidBlock, InvalidVote, UnknownParent
+from ledger.errors import InvalidBlock, InvalidVote, UnknownParent, UnusableTransaction
 from ledger.store import Space, WriteBatch
+from ledger.validation import CheckedTransaction
 from node.sim.clock import NodeClock, SimClock
 from node.sim.messages import Message, Push, Status, Stored, WantBlock, WantRange, WantTransactions
 from node.sim.network import SimNetwork
 from node.sim.store import Crashed, Fate, SimStore
-from node.sim.world import World, is_stand_in_signature, producer_key
+from node.sim.world import World, is_stand_in_signature, number_of_key, producer_key
 
 WAITING_MAX = 64
 """Blocks held while their transactions are fetched."""
@@ -29,6 +30,8 @@ RANGE_BLOCKS = 32
 """Blocks in one answer to a node that is behind."""
 PUSH_MAX = 20
 """Pending transactions offered again at a time."""
+VOTE_RELAYED = 0.5
+"""How likely a vote is sent on. Its voter sends it again when it leads to nothing."""
 STATUS_MS = 700
 """How often a node says how far it is, to one peer."""
 
@@ -63,6 +66,7 @@ class SimNode:
 
     Attributes:
         number: its place among the nodes.
+        key: its node key; ``next_key``: the one to which that may be rotated, if it is at hand.
         engine: None while it is down.
         crash_after: how many more points of its steps it lives through; None: it is not struck.
         fate: what becomes of a write in which it is struck.
@@ -87,9 +91,11 @@ class SimNode:
         self.world = world
         self.number = number
         self.key: PrivateKey = producer_key(number)
+        self.next_key: PrivateKey | None = None
         self.store = SimStore()
         self.engine: Engine | None = None
         self.peers: list[SimNode] = []
+        self._by_number: dict[int, SimNode] = {}
         self.crash_after: int | None = None
         self.fate = Fate.LOST
         self.clock = NodeClock(clock)
@@ -111,6 +117,11 @@ class SimNode:
         """Return the time on this node's own clock."""
         return self.clock.now_ms
 
+    def meet(self, nodes: list[SimNode]) -> None:
+        """Learn who is there."""
+        self.peers = [peer for peer in nodes if peer is not self]
+        self._by_number = {peer.number: peer for peer in self.peers}
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -123,6 +134,7 @@ class SimNode:
             self.world.genesis,
             self.store,
             key=self.key,
+            next_key=self.next_key,
             check=self.world.check,
             is_valid=is_stand_in_signature,
             is_cautious=self.is_cautious,
@@ -232,9 +244,9 @@ class SimNode:
         self._network.send(self.number, peer.number, peer.deliver, message, self.number)
 
     def _answer(self, number: int, message: Message) -> None:
-        for peer in self.peers:
-            if peer.number == number:
-                self.send(peer, message)
+        peer = self._by_number.get(number)
+        if peer is not None:
+            self.send(peer, message)
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -244,16 +256,18 @@ class SimNode:
 
     def deliver(self, message: Message, sender: int) -> None:
         """Take in a message."""
-        self.step(self._receive, message, sender)
+        match message:
+            case Vote():
+                self.step(self._take_vote, message, sender)
+            case Block():
+                self.step(self._take_block, message, sender)
+            case Push():
+                self.step(self._take_transactions, message.raws, sender)
+            case _:
+                self.step(self._receive, message, sender)
 
     def _receive(self, engine: Engine, message: Message, sender: int) -> None:
         match message:
-            case Vote():
-                self._take_vote(engine, message, sender)
-            case Block():
-                self._take_block(engine, message, sender)
-            case Push():
-                self._take_transactions(engine, message.raws, sender)
             case Stored():
                 for tx_id in message.tx_ids:
                     self._holds(tx_id, sender)
@@ -270,6 +284,8 @@ class SimNode:
                 engine.heard(producer_key(sender).key_id, now_ms=self.now_ms)
                 if message.head_height > engine.final.height and engine.block(message.head_id) is None:
                     self._answer(sender, WantRange(engine.final.height + 1))
+            case _:
+                pass
 
     def _send_range(self, engine: Engine, height: int, sender: int) -> None:
         for here in range(height, height + RANGE_BLOCKS):
@@ -281,10 +297,8 @@ class SimNode:
 
     def _take_transactions(self, engine: Engine, raws: tuple[bytes, ...], sender: int) -> None:
         """Write what is new, tell everybody that it is stored, and try the blocks that waited for it."""
-        checked = [self.world.check(raw) for raw in raws]
-        new = {
-            tx.tx_id: (tx, raw) for tx, raw in zip(checked, raws, strict=True) if not engine.has_transaction(tx.tx_id)
-        }
+        checked = self._check_all(engine, raws)
+        new = {tx.tx_id: (tx, raw) for tx, raw in checked if not engine.has_transaction(tx.tx_id)}
         if new:
             # A crash before the write: the submitter was told nothing. After it: the transaction is found pending.
             puts: list[tuple[bytes, bytes | None]] = [(Space.PENDING.value + tx_id, b"") for tx_id in new]
@@ -295,12 +309,22 @@ class SimNode:
             if sender == self.number:
                 self.broadcast(Push(raws))
         if sender != self.number:
-            self._answer(sender, Stored(tuple([tx.tx_id for tx in checked])))
-        for tx in checked:
+            self._answer(sender, Stored(tuple([tx.tx_id for tx, _ in checked])))
+        for tx, _ in checked:
             self._holds(tx.tx_id, self.number)
             if sender != self.number:
                 self._holds(tx.tx_id, sender)
         self._retry_waiting(engine)
+
+    def _check_all(self, engine: Engine, raws: tuple[bytes, ...]) -> list[tuple[CheckedTransaction, bytes]]:
+        """Return the transactions that are right, with their bytes; one by a stranger may be right later."""
+        checked = []
+        for raw in raws:
+            try:
+                checked.append((engine.check(raw), raw))
+            except UnusableTransaction:
+                continue
+        return checked
 
     def _holds(self, tx_id: bytes, number: int) -> None:
         """Note that a node has a transaction on disk; with a quorum of them it is accepted."""
@@ -321,7 +345,7 @@ class SimNode:
             return
         try:
             if engine.receive_block(block, now_ms=self.now_ms) is Verdict.ACCEPT:
-                self.relay(block, sender, self._number_of(block.sealed.header.producer_key_id))
+                self.relay(block, sender, number_of_key(block.sealed.header.producer_key_id))
         except UnknownParent:
             self._answer(sender, WantBlock(block.sealed.header.parent_id))
         except InvalidBlock as error:
@@ -329,16 +353,10 @@ class SimNode:
 
     def _take_vote(self, engine: Engine, vote: Vote, sender: int) -> None:
         try:
-            if engine.receive_vote(vote, now_ms=self.now_ms) is Verdict.ACCEPT:
-                self.relay(vote, sender, self._number_of(vote.key_id))
+            if engine.receive_vote(vote, now_ms=self.now_ms) is Verdict.ACCEPT and self._random() < VOTE_RELAYED:
+                self.relay(vote, sender, number_of_key(vote.key_id))
         except InvalidVote as error:
             self._watch.on_reject(self, sender, error.sentence())
-
-    def _number_of(self, key_id: bytes) -> int:
-        for peer in self.peers:
-            if peer.key.key_id == key_id:
-                return peer.number
-        return self.number
 
     def _retry_waiting(self, engine: Engine) -> None:
         for block_id, (block, sender) in list(self._waiting.items()):

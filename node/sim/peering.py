@@ -12,7 +12,7 @@ from typing import Any
 from consensus.engine import Engine
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
-from ledger.errors import InvalidBlock, InvalidVote, LedgerError, UnknownParent
+from ledger.errors import InvalidBlock, InvalidVote, LedgerError, UnknownParent, UnusableTransaction
 from ledger.store import Space, WriteBatch
 from ledger.validation import CheckedTransaction
 from node.node import ChainForPeers
@@ -228,7 +228,10 @@ class PeeringNode(SimNode):
         self._own, self._received = [], []
         checked: dict[bytes, tuple[CheckedTransaction, bytes, bool]] = {}
         for raw, is_own in waiting:
-            tx = self.world.check(raw)
+            try:
+                tx = engine.check(raw)
+            except UnusableTransaction:
+                continue
             if not engine.has_transaction(tx.tx_id):
                 checked.setdefault(tx.tx_id, (tx, raw, is_own))
             else:

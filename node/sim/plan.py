@@ -8,25 +8,37 @@ from __future__ import annotations
 
 from enum import Enum
 from random import Random
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
 from consensus.params import faults_tolerated
+from node.sim.events import (
+    AnyEvent,
+    Crash,
+    Delay,
+    Drift,
+    Duplicate,
+    Index,
+    Loss,
+    OneWay,
+    Partition,
+    SlowLink,
+    Submit,
+)
+from node.sim.governing import CORE, Members, draw_governing
 from node.sim.store import Fate
-from node.sim.world import SLOT_MS
+from node.sim.world import EPOCH_SLOTS, SLOT_MS
 
+EPOCH_SHORT = 6
+"""Slots of an epoch where members govern: some elections within a run."""
 CRASH_POINTS_MAX = 40
 """A crash strikes within this many points of a node's steps."""
 RATE_MAX = 20
 """Clocks go wrong by up to so many thousandths: a slot in fifty."""
 STEP_MS_MAX = 2 * SLOT_MS
 """Clocks jump by up to this much, either way."""
-FAULTS_PER_SLOT = 1
-SUBMISSIONS_PER_SLOT = 1
-
-Index = Annotated[int, Meta(ge=0)]
+FAULTS_PER_SLOT_MILLI = 1_300
+SUBMISSIONS_PER_SLOT_MILLI = 600
 
 
 class Fault(Enum):
@@ -59,150 +71,68 @@ class Lie(Enum):
     STALE_SOURCE = "votes from stale sources"
 
 
-class Event(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Something that happens at a moment.
-
-    Attributes:
-        at_ms: true time since genesis.
-    """
-
-    at_ms: int
-
-
-class Loss(Event, tag="loss", frozen=True):
-    """From now on so many messages in a thousand are lost."""
-
-    milli: int
-
-    def __str__(self) -> str:
-        return f"{self.milli / 10:g} % of messages are lost" if self.milli else "no loss"
-
-
-class Delay(Event, tag="delay", frozen=True):
-    """From now on messages take up to this long."""
-
-    max_ms: int
-
-    def __str__(self) -> str:
-        return f"messages take up to {self.max_ms} ms"
-
-
-class Duplicate(Event, tag="duplicate", frozen=True):
-    """From now on so many messages in a thousand come twice."""
-
-    milli: int
-
-    def __str__(self) -> str:
-        return f"{self.milli / 10:g} % of messages come twice" if self.milli else "no duplicates"
-
-
-class Partition(Event, tag="partition", frozen=True):
-    """The side on which each node is from now on."""
-
-    groups: list[int]
-
-    def __str__(self) -> str:
-        return f"partition {self.groups}" if any(self.groups) else "no partition"
-
-
-class OneWay(Event, tag="one-way", frozen=True):
-    """Links, as (from, to), that carry nothing from now on; all others do."""
-
-    links: list[tuple[int, int]]
-
-    def __str__(self) -> str:
-        return f"nothing passes {_arrows(self.links)}" if self.links else "every link carries"
-
-
-class SlowLink(Event, tag="slow-link", frozen=True):
-    """Links, as (from, to), that are slow from now on; all others are not."""
-
-    links: list[tuple[int, int]]
-
-    def __str__(self) -> str:
-        return f"slow: {_arrows(self.links)}" if self.links else "no link is slow"
-
-
-class Crash(Event, tag="crash", frozen=True):
-    """A node loses power.
-
-    Attributes:
-        points: how many more points of its steps it lives through.
-        fate: what becomes of a write that the power fails in.
-        away_ms: how long it is down.
-    """
-
-    node: Index
-    points: int
-    fate: Fate
-    away_ms: int
-
-    def __str__(self) -> str:
-        where = f"in {self.points} steps" if self.points else "at the next step"
-        return f"n{self.node} is about to lose power {where}, for {self.away_ms} ms (a write: {self.fate.value})"
-
-
-class Drift(Event, tag="drift", frozen=True):
-    """A node's clock jumps, and goes at another rate from now on."""
-
-    node: Index
-    step_ms: int
-    rate: int
-
-    def __str__(self) -> str:
-        return f"the clock of n{self.node} jumps by {self.step_ms} ms and is {self.rate / 10:g} % too fast"
-
-
-class Submit(Event, tag="submit", frozen=True):
-    """A node is given a transaction with the records of these calls."""
-
-    node: Index
-    calls: list[int]
-
-    def __str__(self) -> str:
-        return f"n{self.node} is given calls {self.calls}"
-
-
-AnyEvent = Loss | Delay | Duplicate | Partition | OneWay | SlowLink | Crash | Drift | Submit
-
-
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One run.
 
     Attributes:
         seed: of what is left to chance.
-        producers: how many nodes, all of which hold a seat.
+        nodes: how many there are, one of each member.
+        founders: how many of them are members, and candidates, from the start.
+        seats: how many produce.
+        epoch_slots: how long an epoch is.
         peering: with the gossip and sync of real nodes instead of simple ones.
         slots: how long things go wrong; then everything heals.
         liars: the dishonest nodes, and what they do.
+        unready: nodes that do not have the key to which theirs may be rotated.
         skews_ms: how far each node's clock is ahead from the start.
         events: by time.
     """
 
     seed: int
-    producers: int
+    nodes: int
+    founders: int
+    seats: int
+    epoch_slots: int
     peering: bool
     slots: int
     liars: list[Index]
     lies: list[Lie]
+    unready: list[Index]
     skews_ms: list[int]
     events: list[AnyEvent]
 
 
-def draw_plan(seed: int, producers: int, faults: frozenset[Fault], *, slots: int, peering: bool = False) -> Plan:
-    """Return the plan of a seed, in which what is in ``faults`` may go wrong, and often only some of that does."""
+def draw_plan(
+    seed: int,
+    producers: int,
+    faults: frozenset[Fault],
+    *,
+    slots: int,
+    peering: bool = False,
+    more: int = 0,
+) -> Plan:
+    """Return the plan of a seed, in which what is in ``faults`` may go wrong, and often only some of that does.
+
+    more: members beyond the seats; where there are any, members govern, and seats and voting set change.
+    """
     random = Random(f"plan {seed}")  # noqa: S311 - repeatable is the point
     kinds = _draw_kinds(random, faults)
-    liars = random.sample(range(producers), faults_tolerated(producers)) if Fault.BYZANTINE in kinds else []
+    nodes = producers + more
+    founders = nodes - random.randrange(2) if more else nodes
+    bears = faults_tolerated(CORE if more else producers)
+    liars = random.sample(range(nodes), bears) if Fault.BYZANTINE in kinds else []
     lies = [lie for lie in Lie if random.randrange(3)] if liars else []
-    skews = [random.randint(-SLOT_MS // 4, SLOT_MS // 4) if Fault.SKEW in kinds else 0 for _ in range(producers)]
-    events = _draw_submissions(random, producers, slots)
+    unready = [n for n in range(nodes) if random.randrange(6) == 0] if more else []
+    skews = [random.randint(-SLOT_MS // 4, SLOT_MS // 4) if Fault.SKEW in kinds else 0 for _ in range(nodes)]
+    events = _draw_submissions(random, founders, slots)
+    if more:
+        events += draw_governing(random, Members(nodes, founders, producers, liars), slots)
     timed = [kind for kind in Fault if kind in kinds and kind not in {Fault.SKEW, Fault.BYZANTINE}]
-    for slot in range(slots if timed else 0):
-        for _ in range(FAULTS_PER_SLOT):
-            events.append(_draw_fault(random, random.choice(timed), producers, _moment(random, slot)))
+    for _ in range(slots * FAULTS_PER_SLOT_MILLI // 1000 if timed else 0):
+        events.append(_draw_fault(random, random.choice(timed), nodes, random.randrange(slots * SLOT_MS)))
     events.sort(key=lambda event: event.at_ms)
-    return Plan(seed, producers, peering, slots, liars, lies, skews, events)
+    epoch_slots = EPOCH_SHORT if more else EPOCH_SLOTS
+    return Plan(seed, nodes, founders, producers, epoch_slots, peering, slots, liars, lies, unready, skews, events)
 
 
 def _draw_kinds(random: Random, faults: frozenset[Fault]) -> frozenset[Fault]:
@@ -211,10 +141,6 @@ def _draw_kinds(random: Random, faults: frozenset[Fault]) -> frozenset[Fault]:
     if len(kinds) < 3:
         return frozenset(kinds)
     return frozenset(kind for kind in kinds if random.randrange(4))
-
-
-def _moment(random: Random, slot: int) -> int:
-    return slot * SLOT_MS + random.randrange(SLOT_MS)
 
 
 def _draw_fault(random: Random, kind: Fault, producers: int, at_ms: int) -> AnyEvent:
@@ -253,7 +179,8 @@ def _draw_submissions(random: Random, producers: int, slots: int) -> list[AnyEve
     submissions: list[AnyEvent] = []
     reported: list[list[int]] = [[] for _ in range(producers)]
     call = 0
-    for at_ms in sorted(_moment(random, slot) for slot in range(slots) for _ in range(SUBMISSIONS_PER_SLOT)):
+    count = -(-slots * SUBMISSIONS_PER_SLOT_MILLI // 1000)
+    for at_ms in sorted(random.randrange(slots * SLOT_MS) for _ in range(count)):
         node = random.randrange(producers)
         calls = []
         for _ in range(random.randint(1, 3)):
@@ -265,7 +192,3 @@ def _draw_submissions(random: Random, producers: int, slots: int) -> list[AnyEve
                 reported[node].append(call)
         submissions.append(Submit(at_ms, node, calls))
     return submissions
-
-
-def _arrows(links: list[tuple[int, int]]) -> str:
-    return " ".join(f"n{source}>n{target}" for source, target in links)

@@ -15,8 +15,9 @@ import msgspec
 
 from ledger.genesis import PRODUCERS_MAX
 from node.sim.cluster import SLOTS, Report, run_plan
+from node.sim.governing import CORE
 from node.sim.many import Outcome, run_many
-from node.sim.mix import Choice
+from node.sim.mix import SHARES, Choice
 from node.sim.plan import ALL_FAULTS, Fault, Plan
 from node.sim.show import Ticker, tell, tell_coverage
 from node.sim.shrink import Shrinker
@@ -34,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first schedule (default 0)")
     parser.add_argument("--schedules", type=int, default=1, help="how many seeds, one after the other (default 1)")
     parser.add_argument("--jobs", type=int, help="processes for many schedules (default: one for each core)")
-    parser.add_argument("--nodes", type=int, help=f"producers, 1 to {PRODUCERS_MAX} (default: as the mix has it)")
+    parser.add_argument("--nodes", type=int, help=f"seats, 1 to {PRODUCERS_MAX} (default: as the mix has it)")
+    parser.add_argument("--more", type=int, help="members beyond the seats: with any, members govern and are elected")
     parser.add_argument("--slots", type=int, default=SLOTS, help=f"slots of faults before healing (default {SLOTS})")
     parser.add_argument(
         "--faults",
@@ -69,9 +71,13 @@ def _choice(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Cho
         parser.error(f"--faults: {error}")
     if options.nodes is not None and not 1 <= options.nodes <= PRODUCERS_MAX:
         parser.error(f"--nodes: 1 to {PRODUCERS_MAX}, not {options.nodes}")
+    if options.more is not None and (options.more < 0 or (options.more and (options.nodes or CORE) < CORE)):
+        parser.error(f"--more: 0 or more, and members govern only where there are {CORE} seats")
     if min(options.schedules, options.slots, 1 if options.jobs is None else options.jobs) < 1:
         parser.error("--schedules, --slots and --jobs: 1 or more")
-    return Choice(options.nodes, {"mix": None, "simple": False, "real": True}[options.peers], faults, options.slots)
+    return Choice(
+        options.nodes, options.more, {"mix": None, "simple": False, "real": True}[options.peers], faults, options.slots
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,7 +135,7 @@ def _run_all(choice: Choice, options: argparse.Namespace) -> int:
     jobs = options.jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     total, is_interrupted = Outcome(), False
     with Ticker(len(seeds)) as ticker:
-        ticker.say(f"of {sum(choice.shares().values())} schedules: {_shares(choice)}; {jobs} processes")
+        ticker.say(f"of {SHARES} schedules: {_shares(choice)}; {jobs} processes")
         try:
             with closing(run_many(choice, seeds, jobs)) as outcomes:
                 for outcome in outcomes:

@@ -76,7 +76,7 @@ def tell(report: Report) -> None:
     out.writelines(f"{line}\n" for line in report.lines)
     crashes = sum(times for name, times in seen.items() if name.startswith("crash"))
     out.write(
-        f"seed {plan.seed}: {plan.producers} nodes, final height {report.final_height}, "
+        f"seed {plan.seed}: {plan.nodes} nodes, final height {report.final_height}, "
         f"{seen['transaction submitted']} transactions, {crashes} crashes, "
         f"all well {report.settle_slots} slots after healing\n"
         f"transcript {report.digest}\n"

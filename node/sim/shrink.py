@@ -13,7 +13,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from node.sim.cluster import Report, run_plan
-from node.sim.plan import AnyEvent, OneWay, Plan, SlowLink, Submit
+from node.sim.events import AnyEvent, OneWay, SlowLink, Submit
+from node.sim.plan import Plan
 from node.sim.world import SLOT_MS
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class Shrinker:
             for lies in _without_each(plan.lies):
                 self._attempt(replace(self.best.plan, lies=[lie for lie in self.best.plan.lies if lie in lies]))
         if any(plan.skews_ms):
-            self._attempt(replace(self.best.plan, skews_ms=[0] * plan.producers))
+            self._attempt(replace(self.best.plan, skews_ms=[0] * plan.nodes))
 
     def _drop_events(self) -> None:
         """Leave out events: half of them at once, then quarters, down to single ones."""

@@ -15,6 +15,7 @@ from ledger.cdr import CallRecord, Leg, ReleasedBy, Service
 from ledger.codec import ZERO32, encode
 from ledger.crypto import PrivateKey, is_valid_signature
 from ledger.genesis import (
+    PRODUCERS_MAX,
     Candidate,
     Delegation,
     Genesis,
@@ -37,6 +38,9 @@ LIFETIME_MS = 3_600_000
 MAX_UNFINAL = 12
 HEARTBEAT_SLOTS = 30
 EPOCH_SLOTS = 10
+MEMBER_WEIGHT = 100
+NEXT_KEY = 64
+"""Added to a node's number for the key that it rotates to."""
 
 
 class StandInKey(PrivateKey):
@@ -68,6 +72,21 @@ def producer_key(number: int) -> StandInKey:
     return _stand_in_key(b"node %d" % number)
 
 
+def next_producer_key(number: int) -> StandInKey:
+    """Return the node key that takes the place of ``producer_key(number)``."""
+    return producer_key(number + NEXT_KEY)
+
+
+@cache
+def _numbers() -> dict[bytes, int]:
+    return {key(n).key_id: n for n in range(PRODUCERS_MAX) for key in (producer_key, next_producer_key)}
+
+
+def number_of_key(key_id: bytes) -> int:
+    """Return the number of the node that has this key, now or once it is rotated; -1 for a stranger's."""
+    return _numbers().get(key_id, -1)
+
+
 @cache
 def submit_key(number: int, *, stand_in: bool = False) -> PrivateKey:
     """Return the key with which member ``number`` signs its records."""
@@ -81,19 +100,20 @@ def member_name(number: int) -> str:
 
 
 @cache
-def govern_key(number: int) -> PrivateKey:
+def govern_key(number: int, *, stand_in: bool = False) -> PrivateKey:
     """Return the key with which member ``number`` governs."""
-    return PrivateKey.from_seed(b"govern %d" % number)
+    seed = b"govern %d" % number
+    return _stand_in_key(seed) if stand_in else PrivateKey.from_seed(seed)
 
 
 @cache
-def make_genesis(members: int, seats: int | None = None) -> Genesis:
+def make_genesis(members: int, seats: int | None = None, epoch_slots: int = EPOCH_SLOTS) -> Genesis:
     """Return a chain of members that all stand, of equal weight; the first ``seats`` (all of them) are elected."""
     names = [member_name(n) for n in range(members)]
     founders = [
         GenesisMember(
             names[n],
-            100,
+            MEMBER_WEIGHT,
             [
                 MemberKey(producer_key(n).public_key, Role.NODE),
                 MemberKey(submit_key(n).public_key, Role.SUBMIT),
@@ -105,7 +125,7 @@ def make_genesis(members: int, seats: int | None = None) -> Genesis:
     ]
     parameters = Parameters(
         slot_ms=SLOT_MS,
-        epoch_slots=EPOCH_SLOTS,
+        epoch_slots=epoch_slots,
         producer_count=seats or members,
         max_unfinal=MAX_UNFINAL,
         heartbeat_slots=HEARTBEAT_SLOTS,
@@ -115,7 +135,7 @@ def make_genesis(members: int, seats: int | None = None) -> Genesis:
         member_share_milli=1_000,
         carbon_basis="lifecycle",
     )
-    delegations = [Delegation(name, name, 100) for name in names]
+    delegations = [Delegation(name, name, MEMBER_WEIGHT) for name in names]
     return Genesis(1, "simulated", GENESIS_MS, parameters, founders, delegations, RuleSetPin([], []))
 
 
@@ -133,15 +153,22 @@ class World:
     """One chain's genesis, and the means to make and check its transactions.
 
     stand_ins: signatures of transactions are stand-ins too.
+
+    Attributes:
+        founding: the state at height 0.
+        by_id: what was checked.
     """
 
-    def __init__(self, members: int, seats: int | None = None, *, stand_ins: bool = False) -> None:
+    def __init__(
+        self, members: int, seats: int | None = None, *, epoch_slots: int = EPOCH_SLOTS, stand_ins: bool = False
+    ) -> None:
         self._stand_ins = stand_ins
-        self.genesis = make_genesis(members, seats)
+        self.genesis = make_genesis(members, seats, epoch_slots)
         self.chain_id = chain_id_of(self.genesis)
-        self._state = founding_state(self.genesis)
-        self._rules = NoRules(self._state.rule_set)
+        self.founding = founding_state(self.genesis)
+        self._rules = NoRules(self.founding.rule_set)
         self._checked: dict[bytes, CheckedTransaction] = {}
+        self.by_id: dict[bytes, CheckedTransaction] = {}
 
     def check(self, raw: bytes, key_of: KeyOf | None = None) -> CheckedTransaction:
         """Return the summary of a raw transaction, checked in full the first time; ``key_of``: of genesis, or more."""
@@ -150,11 +177,12 @@ class World:
             checked = check_transaction(
                 raw,
                 chain_id=self.chain_id,
-                key_of=key_of or self._state.keys.get,
+                key_of=key_of or self.founding.keys.get,
                 rules=self._rules,
                 is_valid=is_stand_in_signature if self._stand_ins else is_valid_signature,
             )
             self._checked[raw] = checked
+            self.by_id[checked.tx_id] = checked
         return checked
 
     def time_of(self, slot: int) -> int:
@@ -176,11 +204,13 @@ class World:
         )
         return encode(transaction)
 
-    def make_payload(self, member: int, kind: Kind, payload: Payload, *, now_ms: int) -> bytes:
-        """Return a signed transaction of a member that governs."""
+    def make_payload(
+        self, member: int, kind: Kind, payload: Payload, *, now_ms: int, key: PrivateKey | None = None
+    ) -> bytes:
+        """Return a signed transaction of a member that governs; ``key``: its govern key."""
         transaction = make_transaction(
             [encode(payload)],
-            key=govern_key(member),
+            key=key or govern_key(member, stand_in=self._stand_ins),
             member_id=member_name(member),
             chain_id=self.chain_id,
             created_ms=now_ms,
