@@ -145,6 +145,14 @@ def state_path(*key: str | bytes) -> bytes:
     return hash_of("state", key)
 
 
+def entry_of(state: State, key: StateKey) -> Any:
+    """Return the entry under ``key``, None where there is none. Raises KeyError for a kind that there is not."""
+    kind = str(key[0])
+    if kind in _SINGLES:
+        return getattr(state, kind)
+    return getattr(state, _MAPS[kind][0]).get(_inner(key))
+
+
 def genesis_state(genesis: Genesis) -> State:
     """Return what the founders wrote down; who produces and votes is up to the first election."""
     changes: dict[StateKey, Any] = {("parameters",): genesis.parameters, ("rules",): genesis.rules}
