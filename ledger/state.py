@@ -145,12 +145,10 @@ def state_path(*key: str | bytes) -> bytes:
     return hash_of("state", key)
 
 
-def entry_of(state: State, key: StateKey) -> Any:
-    """Return the entry under ``key``, None where there is none. Raises KeyError for a kind that there is not."""
+def entry_type(key: StateKey) -> Any:
+    """Return the type of the entry under ``key``. Raises KeyError for a kind that there is not."""
     kind = str(key[0])
-    if kind in _SINGLES:
-        return getattr(state, kind)
-    return getattr(state, _MAPS[kind][0]).get(_inner(key))
+    return _MAPS[kind][1] if kind in _MAPS else _SINGLES[kind]
 
 
 def genesis_state(genesis: Genesis) -> State:

@@ -10,21 +10,18 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from audit.final import FinalReader
 from consensus.params import faults_tolerated, quorum_of
-from consensus.rows import FINAL_CERTIFICATE, read_set_changes
-from consensus.setchange import prove_voting
-from consensus.tree import BlockNode
-from ledger.block import Certificate
-from ledger.codec import decode, encode
+from ledger.codec import decode
 from ledger.entries import KeyEntry, KeyStanding, Producer
 from ledger.errors import EncodingError
 from ledger.genesis import Role
 from ledger.readable import to_readable
-from ledger.state import State, StateKey, entry_of, state_path
+from ledger.state import State, StateKey, entry_type, state_path
 from ledger.transition import block_time_ms
 from node.api.backend import Backend
 from node.api.parts import CONTEXT
-from node.api.problems import NotFound, Overloaded, json_response
+from node.api.problems import NotFound, json_response
 from node.api.views import point_view
 
 PARTS: Final = {
@@ -43,9 +40,6 @@ PARTS: Final = {
 """Parts of an entry's key behind its kind."""
 BYTES_PARTS: Final = {"key": 20, "proposal": 32}
 """Kinds that are named by byte strings, and their lengths."""
-WRITE_WAIT_S: Final = 0.02
-WRITE_WAITS_MAX: Final = 100
-"""Until what became final is on disk."""
 
 
 async def get_members(request: web.Request) -> web.Response:
@@ -130,39 +124,30 @@ async def get_producers(request: web.Request) -> web.Response:
 
 async def get_state(request: web.Request) -> web.Response:
     """Return an entry of the final state, or its absence, with all that proves it to whoever has the genesis file."""
-    node = request.app[CONTEXT].node
     key = parse_state_key(request.query.get("key", ""))
-    final, certificate = await _final(node)
-    assert final.block is not None
-    state, header = final.chain.state, final.block.sealed.header
-    proof = state.tree.prove(state_path(*key))
-    value = entry_of(state, key)
-    changes = [p for p in read_set_changes(node.store) if p.header.height <= final.height]
-    return json_response(
-        {
-            "key": [part.hex() if isinstance(part, bytes) else part for part in key],
-            "value": to_readable(value),
-            "value_encoded": None if value is None else encode(value).hex(),
-            "siblings": [sibling.hex() for sibling in proof.siblings],
-            "other_path": proof.other_path.hex(),
-            "other_value": proof.other_value.hex(),
-            "final": to_readable(prove_voting(header, state, certificate)),
-            "set_changes": [to_readable(change) for change in changes],
-        }
-    )
+    return json_response(await asyncio.to_thread(state_proof, request.app[CONTEXT].reader, key))
 
 
-async def _final(node: Backend) -> tuple[BlockNode, Certificate]:
-    """Return the final block with the certificate that made it final, once both are on disk."""
-    if node.engine.final.block is None:
+def state_proof(reader: FinalReader, key: StateKey) -> dict[str, Any]:
+    """Return an entry of the final state with its proof. Raises NotFound before anything is final."""
+    view = reader.view()
+    if view is None:
         raise NotFound("nothing is final yet", where="height", actual=0, hint="The state of genesis proves itself")
-    for _ in range(WRITE_WAITS_MAX):
-        final, row = node.engine.final, node.store.get(FINAL_CERTIFICATE)
-        certificate = decode(row, Certificate) if row is not None else None
-        if certificate is not None and certificate.s_id == final.block_id:
-            return final, certificate
-        await asyncio.sleep(WRITE_WAIT_S)
-    raise Overloaded("the disk is behind", hint="Ask again")
+    path = state_path(*key)
+    value, proof = view.tree.get(path), view.tree.prove(path)
+    final = view.voting_proof()
+    # Those that lead to its current set: one that is still pending there proves nothing about it.
+    changes = reader.set_changes()[: final.voting.set_id]
+    return {
+        "key": [part.hex() if isinstance(part, bytes) else part for part in key],
+        "value": None if value is None else to_readable(decode(value, entry_type(key))),
+        "value_encoded": None if value is None else value.hex(),
+        "siblings": [sibling.hex() for sibling in proof.siblings],
+        "other_path": proof.other_path.hex(),
+        "other_value": proof.other_value.hex(),
+        "final": to_readable(final),
+        "set_changes": [to_readable(change) for change in changes],
+    }
 
 
 def parse_state_key(text: str) -> StateKey:
