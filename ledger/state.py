@@ -145,6 +145,12 @@ def state_path(*key: str | bytes) -> bytes:
     return hash_of("state", key)
 
 
+def entry_type(key: StateKey) -> Any:
+    """Return the type of the entry under ``key``. Raises KeyError for a kind that there is not."""
+    kind = str(key[0])
+    return _MAPS[kind][1] if kind in _MAPS else _SINGLES[kind]
+
+
 def genesis_state(genesis: Genesis) -> State:
     """Return what the founders wrote down; who produces and votes is up to the first election."""
     changes: dict[StateKey, Any] = {("parameters",): genesis.parameters, ("rules",): genesis.rules}

@@ -85,6 +85,22 @@ def block_time_ms(genesis: Genesis, slot: int) -> int:
     return genesis.genesis_time_ms + slot * genesis.parameters.slot_ms
 
 
+def check_payload(tx: CheckedTransaction, chain: ChainState, time_ms: int) -> None:
+    """Raise UnusableTransaction where a transaction that governs would not fit a block at ``time_ms`` on ``chain``.
+
+    Whoever hands it in is told at once; what is pending may still make it fit or not.
+    """
+    if tx.payload is not None:
+        _after_payload(chain.state, tx, chain.height + 1, time_ms)
+
+
+def _after_payload(state: State, tx: CheckedTransaction, height: int, time_ms: int) -> State:
+    assert tx.payload is not None
+    return apply_payload(
+        state, tx.payload, member_id=tx.envelope.member_id, tx_id=tx.tx_id, height=height, time_ms=time_ms
+    )
+
+
 class BodyBuilder:
     """The body of one block, built transaction by transaction on one branch.
 
@@ -114,14 +130,7 @@ class BodyBuilder:
         if self.seen.has_transaction(tx.tx_id):
             raise UnusableTransaction("in the chain already", where="tx_id", actual=tx.tx_id)
         if tx.payload is not None:
-            self.state = apply_payload(
-                self.state,
-                tx.payload,
-                member_id=tx.envelope.member_id,
-                tx_id=tx.tx_id,
-                height=self._height,
-                time_ms=self._time_ms,
-            )
+            self.state = _after_payload(self.state, tx, self._height, self._time_ms)
         if _is_all_new(tx, self.seen):
             bitmap, totals = b"", tx.totals
             for group in tx.minutes:

@@ -109,6 +109,16 @@ class Client:
                 raise fault_of(response.status, data, self.url + path)
             return [_handed(result) for result in results]
 
+    def submit_transaction(self, raw: bytes) -> dict[str, Any]:
+        """Hand in a signed transaction; return the node's answer. Raises ApiFault where it was refused."""
+        path = "/v1/transactions"
+        with self._request("POST", path, raw, content_type="application/msgpack") as response:
+            data = response.read(RESPONSE_BYTES_MAX)
+            answer = _json_or_none(data)
+            if response.status not in {200, 201} or not isinstance(answer, dict):
+                raise fault_of(response.status, data, self.url + path)
+            return answer
+
     def record(self, tx_id: str, index: int) -> Any:
         """Return a record with its promise. Raises ApiFault."""
         return self.get(f"/v1/records/{quote(tx_id)}/{index}")
@@ -140,12 +150,14 @@ class Client:
             yield from read_events(response)
 
     @contextmanager
-    def _request(self, method: str, path: str, body: bytes | None = None) -> Iterator[http.client.HTTPResponse]:
+    def _request(
+        self, method: str, path: str, body: bytes | None = None, *, content_type: str = "application/json"
+    ) -> Iterator[http.client.HTTPResponse]:
         kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=self._timeout_s)
         headers = {"Accept": "application/json"}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = content_type
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:

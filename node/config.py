@@ -46,6 +46,8 @@ class NodeConfig:
         genesis: the chain's genesis file; with ``dev`` it may be absent, and a fresh chain is made.
         data: the node's directory; nothing else may write there.
         key: PEM file of the node key.
+        next_key: PEM file of the key that is to take its place, or has: see "Governing the chain".
+        joining: start though the chain, as far as it is here, does not know the node key.
         listen: where peers connect.
         api: where people and programs connect.
         peers: WebSocket addresses to dial.
@@ -66,6 +68,8 @@ class NodeConfig:
     genesis: Path | None = None
     data: Path = Path("ledgerd-data")
     key: Path | None = None
+    next_key: Path | None = None
+    joining: bool = False
     listen: Address = Address("127.0.0.1", 9090)
     api: Address = Address("127.0.0.1", 8080)
     peers: tuple[str, ...] = ()
@@ -160,6 +164,8 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "genesis": _parse_path,
     "data": _parse_path,
     "key": _parse_path,
+    "next_key": _parse_path,
+    "joining": _parse_bool,
     "listen": parse_address,
     "api": parse_address,
     "peers": lambda value, where: tuple(_parse_peer(peer, where=where) for peer in _parse_list(value, where=where)),

@@ -30,6 +30,7 @@ from ledger.errors import (
     UnusableTransaction,
 )
 from ledger.store import Space, Store, WriteBatch
+from ledger.transition import check_payload
 from ledger.validation import CheckedTransaction, check_in_context
 from node.clock import now_ms, steady_ms
 from node.counters import Counters
@@ -252,6 +253,8 @@ class Driver:
                 core.handle_timer(now_ms=steady_ms())
         if self._until_slot_ms() <= 0:
             self.engine.handle_timer(now_ms=time_ms)
+            if self.transport is not None:
+                self.transport.review()
         self.watch.look(now_ms=time_ms)
 
     def _run_gossip(self) -> None:
@@ -320,11 +323,12 @@ class Driver:
         try:
             tx = self._check(submission.raw)
             check_in_context(tx, self.engine.head.chain.state, now_ms())
+            if self.engine.has_transaction(tx.tx_id):
+                submission.succeed(is_new=False)
+                return
+            check_payload(tx, self.engine.head.chain, now_ms())
         except LedgerError as error:
             submission.fail(error)
-            return
-        if self.engine.has_transaction(tx.tx_id):
-            submission.succeed(is_new=False)
         else:
             checked.append(_Checked(tx, submission.raw, submission))
 

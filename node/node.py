@@ -6,7 +6,7 @@ Source: docs/architecture.md, "The house".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,8 +14,7 @@ from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
 from consensus.tree import BlockNode
 from ledger.crypto import PrivateKey
-from ledger.entries import KeyEntry
-from ledger.errors import ConfigError, LedgerError
+from ledger.errors import ConfigError, LedgerError, UnusableTransaction
 from ledger.genesis import Genesis, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet
 from ledger.state import State
@@ -27,6 +26,7 @@ from node.clockwatch import skew_of
 from node.counters import Counters
 from node.driver import Driver
 from node.events import EventHub, Subscription
+from node.identity import Identity
 from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
 from node.signing import NodeSigning, SeenByUs
@@ -37,6 +37,8 @@ from p2p.messages import Status
 from p2p.seen import SeenExchange
 from p2p.sync import Sync
 
+NOT_YET_A_MEMBER = "-"
+"""What a node that is joining calls its member towards peers."""
 CHAIN_ROW = Space.META.value + b"chain"
 STALL_SLOTS = 20
 """Records that are not final after this many slots mean that something is wrong."""
@@ -75,8 +77,9 @@ class NodeSync:
     """Whether the node is in step.
 
     Attributes:
-        state: ``in-step``; ``syncing``: a peer has blocks that are not here; ``alone``: too few producers are
-            connected to make anything final; ``stalled``: records wait for finality longer than STALL_SLOTS.
+        state: ``in-step``; ``syncing``: a peer has blocks that are not here; ``joining``: no member has the node's key,
+            as far as the chain is known here; ``alone``: too few producers are connected to make anything final;
+            ``stalled``: records wait for finality longer than STALL_SLOTS.
     """
 
     state: str
@@ -104,7 +107,7 @@ class NodeStatus:
     version: str
     chain_id: bytes
     chain_name: str
-    member_id: str
+    member_id: str | None
     is_producer: bool
     sync: NodeSync
     head: Point
@@ -132,7 +135,7 @@ class Node:
     """A node on an open store; ``start`` sets it going.
 
     Attributes:
-        member_id: whose node key it has.
+        identity: its node keys, and whose they are.
         submit_key: signs records handed to this node, None where it takes none.
         member_secret: 32 bytes, for call commitments and the vault.
     """
@@ -146,8 +149,13 @@ class Node:
         next_key: PrivateKey | None = None,
         submit_key: PrivateKey | None = None,
         member_secret: bytes | None = None,
+        is_joining: bool = False,
     ) -> None:
-        """Check keys and rules against the chain and restore the engine. Raises ConfigError or StoreError."""
+        """Check keys and rules against the chain and restore the engine. Raises ConfigError or StoreError.
+
+        next_key: the key that takes the place of ``key``: with both at hand a rotation costs no slot and no vote.
+        is_joining: the chain, as far as it is here, need not know the node key.
+        """
         self.genesis = genesis
         self.store = store
         self.chain_id = chain_id_of(genesis)
@@ -155,26 +163,16 @@ class Node:
         self.member_secret = member_secret
         self.events = EventHub()
         self._log = get_log("node")
-        self._key = key
         self.rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
         self.rules.run_conformance()
         _bind_store(store, self.chain_id)
         self.engine = Engine(genesis, store, key=key, next_key=next_key, check=self._check, is_cautious=True)
-        owner = self.node_key(key.key_id)
-        if owner is None:
-            raise ConfigError(
-                "the node key belongs to no member of this chain",
-                where="--key",
-                expected="a key with the node role in the genesis file",
-                actual=key.key_id,
-                hint="Start with the member's own key, or have this one admitted",
-            )
-        self.member_id = owner.member_id
+        self.identity = Identity(self.engine, (key,) if next_key is None else (key, next_key), is_joining=is_joining)
         self._check_submit_key()
         self.gossip = Gossip(
             own_key_id=key.key_id,
-            is_producer=self.engine.is_voter,
-            is_quorum=self.engine.is_quorum,
+            is_producer=lambda key_id: bool(self.identity.voting_keys([key_id])),
+            is_quorum=lambda key_ids: self.engine.is_quorum(self.identity.voting_keys(key_ids)),
             has_transaction=self.engine.has_transaction,
             read_transaction=store.body,
             read_block=self.engine.block,
@@ -182,7 +180,7 @@ class Node:
         )
         self.gossip.transactions_restored([tx.tx_id for tx in self.engine.pool])
         self.sync = Sync(
-            ChainForPeers(self.engine, self.member_id),
+            ChainForPeers(self.engine, lambda: self.member_id),
             want_transactions=self.gossip.want_transactions,
             scores=self.gossip.scores,
         )
@@ -200,9 +198,9 @@ class Node:
         self._task: asyncio.Task[None] | None = None
 
     def _check_submit_key(self) -> None:
-        if self.submit_key is None:
+        if self.submit_key is None or self.member_id is None:
             return
-        entry = self._key_entry(self.submit_key.key_id)
+        entry = self.state.keys.get(self.submit_key.key_id)
         if entry is None or not entry.roles & Role.SUBMIT or entry.member_id != self.member_id:
             raise ConfigError(
                 "not a submit key of this node's member",
@@ -210,9 +208,6 @@ class Node:
                 expected=f"a key of {self.member_id} with the submit role",
                 actual=self.submit_key.key_id,
             )
-
-    def _key_entry(self, key_id: bytes) -> KeyEntry | None:
-        return self.state.keys.get(key_id)
 
     @property
     def counters(self) -> Counters:
@@ -224,13 +219,10 @@ class Node:
         """Return the state at the head of the best chain."""
         return self.engine.head.chain.state
 
-    def node_key(self, key_id: bytes) -> KeyEntry | None:
-        """Return the active node key of a member, None for anybody else's."""
-        return self.state.key_with_role(key_id, Role.NODE)
-
-    def is_candidate(self, key_id: bytes) -> bool:
-        """Tell whether a key is one that a member stands for a seat with."""
-        return any(candidate.key_id == key_id for candidate in self.state.candidates.values())
+    @property
+    def member_id(self) -> str | None:
+        """Return whose node this is, None while the chain does not know its key here."""
+        return self.identity.member_id
 
     def _check(self, raw: bytes, key_of: KeyOf) -> CheckedTransaction:
         return check_transaction(raw, chain_id=self.chain_id, key_of=key_of, rules=self.rules)
@@ -273,10 +265,14 @@ class Node:
         self._check_room()
         if self.submit_key is None:
             raise ConfigError("this node takes in no records", where="--submit-key", hint="Start it with a submit key")
+        member_id = self.member_id
+        if member_id is None:
+            raise UnusableTransaction("this node waits to be admitted", where="--key", actual=self.identity.key.key_id)
         if self._packer is None:
+            self._check_submit_key()
             self._packer = Packer(
                 key=self.submit_key,
-                member_id=self.member_id,
+                member_id=member_id,
                 chain_id=self.chain_id,
                 now_ms=now_ms,
                 submit=self.driver.submit,
@@ -338,11 +334,13 @@ class Node:
 
     def _sync_state(self, time_ms: int) -> NodeSync:
         engine, sync = self.engine, self.sync.status()
-        reachable = {peer.key_id for peer in self._connected()} | set(engine.key_ids)
+        reachable = self.identity.voting_keys([*(peer.key_id for peer in self._connected()), *engine.key_ids])
         waits = engine.head.last_records_height > engine.final.height or engine.pool.records > 0
         stalled_since = block_time_ms(self.genesis, max(engine.final.slot, 0) + STALL_SLOTS)
         if sync.state == "syncing":
             state = "syncing"
+        elif not self.identity.is_known:
+            state = "joining"
         elif not engine.is_quorum(reachable):
             state = "alone"
         elif waits and time_ms > max(stalled_since, self._waits_since(time_ms)):
@@ -361,8 +359,8 @@ class Node:
 
     def peers(self) -> list[PeerInfo]:
         """Return the peers connected."""
-        producers = {producer.key_id for producer in self.engine.producers}
-        return [self._peer_info(peer, peer.key_id in producers) for peer in self._connected()]
+        producers = {producer.member_id for producer in self.engine.producers}
+        return [self._peer_info(peer, peer.member_id in producers) for peer in self._connected()]
 
     def _peer_info(self, peer: ProvenPeer, is_producer: bool) -> PeerInfo:
         said = self.sync.peer_status(peer.key_id)
@@ -387,7 +385,7 @@ class Node:
 class ChainForPeers:
     """What sync may ask of the node."""
 
-    def __init__(self, engine: Engine, member_id: str) -> None:
+    def __init__(self, engine: Engine, member_id: Callable[[], str | None]) -> None:
         self._engine = engine
         self._member_id = member_id
         self.has_transaction = engine.has_transaction
@@ -405,7 +403,7 @@ class ChainForPeers:
             head.justified_height,
             final.height,
             final.block_id,
-            self._member_id,
+            self._member_id() or NOT_YET_A_MEMBER,
             f"ledgerd/{program_version()}",
         )
 

@@ -20,7 +20,6 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
@@ -101,6 +100,7 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
     if config.key is None:
         raise ConfigError("a node needs a key", where="--key", hint="Make one with: ledgerctl keygen FILE")
     key = read_key(config.key, is_dev=config.dev)
+    next_key = read_key(config.next_key, is_dev=config.dev) if config.next_key else None
     submit_key = read_key(config.submit_key, is_dev=config.dev) if config.submit_key else None
     secret = read_secret(config.member_secret) if config.member_secret else None
     tokens = read_tokens(config.tokens) if config.tokens else []
@@ -109,8 +109,16 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         check_data_directory(config.data)
         store = LevelStore(config.data)
         stack.callback(store.close)
-        node = Node(genesis, store, key=key, submit_key=submit_key, member_secret=secret)
-        listen, transport = await _serve_peers(stack, config, node, key)
+        node = Node(
+            genesis,
+            store,
+            key=key,
+            next_key=next_key,
+            submit_key=submit_key,
+            member_secret=secret,
+            is_joining=config.joining,
+        )
+        listen, transport = await _serve_peers(stack, config, node)
         stack.push_async_callback(node.stop)
         # Before the driver: what a crash left without a place in the vault is found among the pending.
         api = await _serve_api(stack, config, node, tokens)
@@ -176,9 +184,7 @@ async def listen_on(
     return Address(address.host, runner.addresses[0][1])
 
 
-async def _serve_peers(
-    stack: AsyncExitStack, config: NodeConfig, node: Node, key: PrivateKey
-) -> tuple[Address, Transport]:
+async def _serve_peers(stack: AsyncExitStack, config: NodeConfig, node: Node) -> tuple[Address, Transport]:
     """Listen for peers; return where, and the transport that is to serve them once the driver has it."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -191,7 +197,7 @@ async def _serve_peers(
     listen = await listen_on(stack, app, config.listen, "--listen", tls[0] if tls else None)
     # The port, which the transport tells its peers, is known only once it listens.
     endpoint = config.endpoint or f"{'wss' if tls else 'ws'}://{listen}"
-    transport = make_transport(node, key, config, endpoint, tls[1] if tls else None)
+    transport = make_transport(node, config, endpoint, tls[1] if tls else None)
     stack.push_async_callback(transport.stop)
     return listen, transport
 
@@ -217,9 +223,7 @@ def read_tls(config: NodeConfig) -> tuple[ssl.SSLContext, bytes] | None:
     return context, first.public_bytes(serialization.Encoding.DER)
 
 
-def make_transport(
-    node: Node, key: PrivateKey, config: NodeConfig, endpoint: str, certificate: bytes | None
-) -> Transport:
+def make_transport(node: Node, config: NodeConfig, endpoint: str, certificate: bytes | None) -> Transport:
     """Return the transport whose connections feed ``node``; ``certificate`` (DER) is what peers are served with."""
     log = get_log("peering")
     refusals = _Refusals()
@@ -235,15 +239,16 @@ def make_transport(
 
     return Transport(
         TransportConfig(config.peers, endpoint, config.allow_plaintext, certificate),
-        key=key,
+        key=lambda: node.identity.key,
         chain_id=node.chain_id,
-        node_key=node.node_key,
+        node_key=node.identity.node_key,
         on_message=node.driver.deliver,
         on_peer_up=on_peer_up,
         on_peer_down=on_peer_down,
         on_fault=lambda peer_id, reason: node.gossip.reject(peer_id, reason, now_ms=steady_ms()),
         on_refused=refusals.note,
-        is_candidate=node.is_candidate,
+        is_candidate=node.identity.is_candidate,
+        is_unknown=node.identity.is_unknown,
     )
 
 

@@ -57,6 +57,11 @@ class ProvenPeer:
     version: int
 
 
+def _is_no_stranger(_key_id: bytes) -> bool:
+    """Take nobody whose key is not known: the default."""
+    return False
+
+
 class NonceMemory:
     """The last nonces seen, to tell a replayed hello; bounded by ``limits.NONCES_MAX``."""
 
@@ -84,6 +89,10 @@ class Handshake:
     Send ``start()``, then feed every frame to ``receive`` and send what it returns, until ``peer`` is set. Any fault
     of the other side raises PeerError, whose sentence is fit to be sent in a Close.
 
+    is_stranger: whether a key is to be taken though it is not known: its member is empty then. For an address that the
+    operator named, while this node may be too far behind to know its members' keys; what is synced from there is
+    verified like anything else.
+
     Attributes:
         peer: the proven peer, once its proof held.
     """
@@ -99,8 +108,10 @@ class Handshake:
         nonces: NonceMemory,
         endpoint: str = "",
         fingerprints: Sequence[bytes] = (),
+        is_stranger: Callable[[bytes], bool] = _is_no_stranger,
     ) -> None:
         self.peer: ProvenPeer | None = None
+        self._is_stranger = is_stranger
         self._side = side
         self._key = key
         self._hello = Hello(chain_id, [VERSION], key.public_key, nonce, endpoint)
@@ -175,15 +186,17 @@ class Handshake:
         # [REJECT] The nonce is fresh.
         if not self._nonces.is_new(hello.nonce):
             raise _fault("the nonce was used before", "hello.nonce", actual=hello.nonce)
-        # [REJECT] The key is an active node key of a member.
+        # [REJECT] The key may meet peers.
         key_id = key_id_of(hello.public_key)
         entry = self._node_key(key_id)
+        if entry is None and self._is_stranger(key_id):
+            return
         if entry is None or entry.public_key != hello.public_key:
             raise _fault(
                 "no member has this node key",
                 "hello.public_key",
                 actual=f"key id {key_id.hex()}",
-                hint="The key must be active and have the node role",
+                hint="It must be active with the node role, or in office, where this node stands",
             )
         self._member_id = entry.member_id
 

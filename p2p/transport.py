@@ -14,7 +14,7 @@ import random
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import aiohttp
@@ -75,7 +75,10 @@ def _no_candidate(_key_id: bytes) -> bool:
 class Transport:
     """The connections of one node; all methods are for the event loop's thread.
 
-    node_key: the active node key of a member by its id, or None.
+    key: this node's, or what returns it where it may change.
+    node_key: the key of a member that may meet peers by its id, or None.
+    is_unknown: whether a key id was never seen on the chain, as far as it is known here: who has such a key is a
+        peer nevertheless where the operator named its address.
     on_message: takes a peer's message; what it returns is awaited before the peer's next message is read.
     on_peer_up, on_peer_down: always alternate for one peer; the latter with the reason.
     on_fault: a peer sent what is no message; its connection is closed.
@@ -87,7 +90,7 @@ class Transport:
         self,
         config: TransportConfig,
         *,
-        key: PrivateKey,
+        key: PrivateKey | Callable[[], PrivateKey],
         chain_id: bytes,
         node_key: Callable[[bytes], KeyEntry | None],
         on_message: Callable[[PeerId, Message], Awaitable[None] | None],
@@ -96,11 +99,13 @@ class Transport:
         on_fault: Callable[[PeerId, str], None] = _tell_nobody,
         on_refused: Callable[[str, str], None] = _tell_nobody,
         is_candidate: Callable[[bytes], bool] = _no_candidate,
+        is_unknown: Callable[[bytes], bool] = _no_candidate,
     ) -> None:
         for url in config.peers:
             check_url(url, allow_plaintext=config.allow_plaintext)
         self._config = config
-        self._key = key
+        self._identity = key if callable(key) else lambda: key
+        self._key = self._identity()
         self._chain_id = chain_id
         self._node_key = node_key
         self._on_message = on_message
@@ -109,6 +114,7 @@ class Transport:
         self._on_fault = on_fault
         self._on_refused = on_refused
         self._is_candidate = is_candidate
+        self._is_unknown = is_unknown
         self._nonces = NonceMemory()
         self._connections: dict[PeerId, Connection] = {}
         self._bans: OrderedDict[PeerId, float] = OrderedDict()
@@ -180,6 +186,21 @@ class Transport:
         connection = self._connections.get(peer)
         if connection is not None:
             self._finish(connection, Ending(reason, CloseCode.BANNED))
+
+    def review(self) -> None:
+        """Close what the chain no longer allows: connections of keys that ended, and all where our own key changed."""
+        key = self._identity()
+        if key.key_id != self._key.key_id:
+            self._key = key
+            for connection in list(self._connections.values()):
+                self._finish(connection, Ending("this node changes to its next key", CloseCode.SHUTDOWN))
+        for key_id, connection in list(self._connections.items()):
+            entry = self._node_key(key_id)
+            if entry is not None:
+                # Known here only now, where its address was all that spoke for it.
+                connection.peer = replace(connection.peer, member_id=entry.member_id)
+            elif connection.peer.member_id or not self._is_unknown(key_id):
+                self._finish(connection, Ending("the peer's key is no longer a node key", CloseCode.HANDSHAKE))
 
     # --- Accepting ------------------------------------------------------------------------------------------------
 
@@ -286,7 +307,9 @@ class Transport:
     async def _serve_busy(self, ws: WebSocket, side: Side, address: str, certificate: bytes | None) -> None:
         self._handshakes += 1
         try:
-            peer = await self._shake_hands(ws, side, certificate)
+            # Only where the operator vouches for the address. Others are admitted by the chain alone.
+            is_named = side is Side.DIALLER and address in self._config.peers
+            peer = await self._shake_hands(ws, side, certificate, self._is_unknown if is_named else _no_candidate)
         except PeerError as error:
             await close(ws, Ending(error.sentence(), CloseCode.HANDSHAKE))
             raise
@@ -303,7 +326,9 @@ class Transport:
             return
         await self._run(connection)
 
-    async def _shake_hands(self, ws: WebSocket, side: Side, certificate: bytes | None) -> ProvenPeer:
+    async def _shake_hands(
+        self, ws: WebSocket, side: Side, certificate: bytes | None, is_stranger: Callable[[bytes], bool]
+    ) -> ProvenPeer:
         handshake = Handshake(
             side,
             key=self._key,
@@ -313,6 +338,7 @@ class Transport:
             nonces=self._nonces,
             endpoint=self._config.endpoint,
             fingerprints=[] if certificate is None else [sha256(certificate).digest()],
+            is_stranger=is_stranger,
         )
         try:
             async with asyncio.timeout(limits.HANDSHAKE_TIMEOUT_MS / 1000):

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import read, stream, submit
+from node.api import govern, read, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -27,7 +27,13 @@ ROUTES: Final = (
     web.get("/v1/transactions/{tx_id}", read.get_transaction),
     web.get("/v1/records/{tx_id}/{index}", read.get_record),
     web.get("/v1/records/{tx_id}/{index}/receipt", read.get_receipt),
-    web.get("/v1/producers", read.get_producers),
+    web.get("/v1/producers", govern.get_producers),
+    web.get("/v1/members", govern.get_members),
+    web.get("/v1/members/{member_id}", govern.get_member),
+    web.get("/v1/keys", govern.get_keys),
+    web.get("/v1/candidates", govern.get_candidates),
+    web.get("/v1/proposals", govern.get_proposals),
+    web.get("/v1/state", govern.get_state),
     web.get("/v1/peers", read.get_peers),
     web.get("/v1/status", read.get_status),
     web.get("/v1/genesis", read.get_genesis),

@@ -167,7 +167,7 @@ class Ingest:
         places: list[Place] = []
         for tx in self._node.engine.pool:
             raw = self._node.store.body(tx.tx_id)
-            if raw is None or tx.envelope.member_id != self._node.member_id:
+            if raw is None or tx.payload is not None or tx.envelope.member_id != self._node.member_id:
                 continue
             records = decode_each(decode(raw, Transaction).items, CallRecord)
             keys = record_keys(tx.envelope.member_id, records)

@@ -47,9 +47,7 @@ async def get_record(request: web.Request) -> web.Response:
     roles = context.tokens.roles_of(request)
     tx_id, index = record_address(request)
     _, transaction = views.find_transaction(node, tx_id)
-    if index >= len(transaction.items):
-        raise _no_record(index, len(transaction.items))
-    record = decode(transaction.items[index], CallRecord)
+    record = decode(views.record_item(transaction, index), CallRecord)
     member_id = transaction.envelope.member_id
     record_key = record_key_of(member_id, record)
     document = {
@@ -72,19 +70,13 @@ async def get_receipt(request: web.Request) -> web.Response:
     node = context.node
     tx_id, index = record_address(request)
     _, transaction = views.find_transaction(node, tx_id)
-    if index >= len(transaction.items):
-        raise _no_record(index, len(transaction.items))
+    views.record_item(transaction, index)
     promise = node.promise_of(tx_id)
     if promise is None or promise.state != "final":
         state = promise.state if promise else "unknown"
         raise NotFound("only a final record has a receipt", where="promise", expected="final", actual=state)
     body = await asyncio.to_thread(make_receipt, node.store, node.genesis, tx_id, index, reader=context.reader)
     return web.Response(body=body, content_type="application/json")
-
-
-async def get_producers(request: web.Request) -> web.Response:
-    """Return who seals and votes."""
-    return json_response(views.producers_view(request.app[CONTEXT].node))
 
 
 async def get_peers(request: web.Request) -> web.Response:
@@ -144,7 +136,3 @@ def first_height(request: web.Request) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise EncodingError("not a height", where="from", expected="a number from 1", actual=text)
     return max(int(text), 1)
-
-
-def _no_record(index: int, count: int) -> NotFound:
-    return NotFound("no such record in the transaction", where="index", expected=f"0 to {count - 1}", actual=index)

@@ -13,8 +13,9 @@ from ledger.block import Block, bitmap_indexes, block_id_of, is_void
 from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each
 from ledger.errors import EncodingError, StoreDamaged
+from ledger.payloads import PAYLOADS
 from ledger.readable import to_readable
-from ledger.transaction import Transaction
+from ledger.transaction import Kind, Transaction
 from ledger.transition import block_time_ms
 from node.api.backend import Backend, NodeStatus
 from node.api.problems import NotFound
@@ -53,6 +54,7 @@ def health_of(status: NodeStatus) -> tuple[str, str]:
     reasons = {
         "in-step": "",
         "syncing": f"{sync.behind_blocks} blocks behind, at {status.head.height} of {sync.target_height}",
+        "joining": "the node's key is no member's yet, as far as the chain is known here: it waits to be admitted",
         "alone": "too few producers are connected to make anything final",
         "stalled": f"records wait, and nothing has become final for {status.final_age_ms} ms",
     }
@@ -137,37 +139,35 @@ def _void_bitmap(node: Backend, tx_id: bytes, block_id: bytes | None) -> bytes:
 
 
 def transaction_view(node: Backend, tx_id: bytes, transaction: Transaction) -> dict[str, Any]:
-    """Return a transaction with its records, and which of them do not count."""
+    """Return a transaction with its records and which of them do not count, or with its payload where it governs."""
     promise = promise_view(node, tx_id)
     block_id = bytes.fromhex(promise["block_id"]) if promise["block_id"] else None
-    return {
+    view = {
         "tx_id": tx_id.hex(),
         "promise": promise,
         "void": bitmap_indexes(_void_bitmap(node, tx_id, block_id)),
         "envelope": to_readable(transaction.envelope),
         "signature": transaction.signature.hex(),
-        "records": [to_readable(record) for record in decode_each(transaction.items, CallRecord)],
+        "records": [],
+        "payload": None,
     }
+    kind = transaction.envelope.kind
+    if kind is Kind.RECORDS:
+        view["records"] = [to_readable(record) for record in decode_each(transaction.items, CallRecord)]
+    else:
+        view["payload"] = to_readable(decode(transaction.items[0], PAYLOADS[kind]))
+    return view
 
 
-def producers_view(node: Backend) -> dict[str, Any]:
-    """Return who seals and votes."""
-    engine = node.engine
-    candidates = engine.head.chain.state.candidates
-    return {
-        "quorum": engine.quorum,
-        "producers": [
-            {
-                "rank": rank,
-                "member_id": producer.member_id,
-                "key_id": producer.key_id.hex(),
-                "public_key": producer.public_key.hex(),
-                "endpoint": candidates[producer.member_id].endpoint if producer.member_id in candidates else "",
-                "grid_zone": candidates[producer.member_id].grid_zone if producer.member_id in candidates else "",
-            }
-            for rank, producer in enumerate(engine.producers)
-        ],
-    }
+def record_item(transaction: Transaction, index: int) -> bytes:
+    """Return an encoded record of a transaction. Raises NotFound where it has none of this index."""
+    count = len(transaction.items)
+    if transaction.envelope.kind is not Kind.RECORDS:
+        kind = transaction.envelope.kind.name.lower()
+        raise NotFound("this transaction holds no records", where="tx_id", expected="records", actual=kind)
+    if index >= count:
+        raise NotFound("no such record in the transaction", where="index", expected=f"0 to {count - 1}", actual=index)
+    return transaction.items[index]
 
 
 def bytes_of(text: str, length: int, where: str) -> bytes:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-key_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at keys.")
+key_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at keys; change those of a member.")
 token_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Tokens of the HTTP API.")
 
 
 @key_app.callback()
 def _keys() -> None:
-    """Look at keys."""
+    """Look at keys; change those of a member."""
 
 
 @token_app.callback()

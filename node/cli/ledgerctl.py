@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ledger.errors import LedgerError
-from node.cli import found, keys, show, submit
+from node.cli import found, govern, keys, members, show, submit
 
 app = typer.Typer(
     add_completion=False,
@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 app.command("keygen")(keys.keygen)
 app.add_typer(keys.key_app, name="key")
+govern.register(app, keys.key_app)
+members.register(app, keys.key_app)
 app.add_typer(keys.token_app, name="token")
 app.add_typer(found.genesis_app, name="genesis")
 app.add_typer(found.network_app, name="network")

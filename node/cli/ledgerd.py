@@ -23,6 +23,8 @@ def run(
     genesis: Annotated[Text, typer.Option(help="The chain's genesis file.")] = None,
     data: Annotated[Text, typer.Option(help="The node's own directory. [default: ledgerd-data]")] = None,
     key: Annotated[Text, typer.Option(help="PEM file of the node key.")] = None,
+    next_key: Annotated[Text, typer.Option(help="PEM file of the key that takes the node key's place.")] = None,
+    joining: Annotated[bool | None, typer.Option(help="Start though the node key is not known yet.")] = None,
     listen: Annotated[Text, typer.Option(help="HOST:PORT for peers. [default: 127.0.0.1:9090]")] = None,
     api: Annotated[Text, typer.Option(help="HOST:PORT of the API. [default: 127.0.0.1:8080]")] = None,
     peers: Annotated[Text, typer.Option(help="ws://HOST:PORT of peers to dial, separated by commas.")] = None,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from node.cli import members
 from node.cli.submit import Token, TokenFile, Url
 
 show_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Look at the chain.")
@@ -93,15 +94,18 @@ def block(
 def tx(
     tx_id: Annotated[str, typer.Argument(help="Id in hex.")], url: Url = "http://127.0.0.1:8080", as_json: Json = False
 ) -> None:
-    """Show a transaction: who signed it, how far it is, and its records."""
+    """Show a transaction: who signed it, how far it is, and its records, or what it asks for where it governs."""
     from node.cli.lines import with_moments
-    from node.cli.output import print_facts, print_line, print_rows
+    from node.cli.output import print_facts, print_json, print_line, print_rows
 
     if not (answer := _ask(url, f"/v1/transactions/{_part(tx_id)}", as_json=as_json)):
         return
-    records, void = answer.pop("records"), answer.pop("void")
+    records, void, payload = answer.pop("records"), answer.pop("void"), answer.pop("payload")
     print_facts({"": with_moments(answer)})
     print_line("")
+    if payload is not None:
+        print_json(payload)
+        return
     rows = [_summary(index, record, is_void=index in void) for index, record in enumerate(records)]
     print_rows(rows, empty="no records")
 
@@ -124,14 +128,7 @@ def record(
         print_facts({"": with_moments(answer)})
 
 
-@show_app.command()
-def producers(url: Url = "http://127.0.0.1:8080", as_json: Json = False) -> None:
-    """Show who seals and votes."""
-    from node.cli.output import print_line, print_rows
-
-    if answer := _ask(url, "/v1/producers", as_json=as_json):
-        print_rows(answer["producers"], empty="no producers")
-        print_line(f"\nA quorum is {answer['quorum']} of {len(answer['producers'])}.")
+show_app.command()(members.producers)
 
 
 @show_app.command()

@@ -62,7 +62,7 @@ class PeeringNode(SimNode):
             check_header=engine.check_header,
         )
         self.sync = Sync(
-            ChainForPeers(engine, member_name(self.number)),
+            ChainForPeers(engine, lambda: member_name(self.number)),
             want_transactions=self.gossip.want_transactions,
             scores=self.gossip.scores,
         )
