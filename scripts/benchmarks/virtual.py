@@ -11,13 +11,14 @@ from __future__ import annotations
 import gc
 import heapq
 import itertools
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import node.driver
+import node.clock
 import node.node
 from ledger.crypto import PrivateKey
 from ledger.genesis import Genesis
@@ -27,9 +28,6 @@ from node.driver import Driver
 from node.node import Node
 from p2p.handshake import ProvenPeer
 from p2p.messages import Message, decode_message, encode_message
-
-CLOCKS = ((node.driver, ("now_ms", "steady_ms")), (node.node, ("now_ms", "steady_ms", "wall_ms")))
-"""Where the nodes' code looks at a clock."""
 
 
 class Clock:
@@ -219,9 +217,10 @@ def running_network(
         def now_ms() -> int:
             return (network[0].clock if network else ticking).now_ms()
 
-        for module, names in CLOCKS:
-            for name in names:
-                stack.enter_context(patch.object(module, name, now_ms))
+        for module in [module for name, module in sys.modules.items() if name.startswith("node.")]:
+            for name, value in list(vars(module).items()):
+                if value in (node.clock.now_ms, node.clock.steady_ms) and module is not node.clock:
+                    stack.enter_context(patch.object(module, name, now_ms))
         made = Network(genesis, keys, directory, start_ms=start_ms, delay_ms=delay_ms)
         network.append(made)
         stack.callback(made.close)
