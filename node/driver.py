@@ -184,13 +184,16 @@ class Driver:
             self._fail_submissions()
             self._writer.shutdown(wait=True)
 
+    def _wait_ms(self) -> int:
+        """Return how long nothing is due by itself; 0 or less where something is."""
+        if self._received or self._submissions or self._checked:
+            return 0
+        timers = [core.next_timer_ms() for core in (self.gossip, self.sync, self.seen)]
+        return min([self._until_slot_ms(), *(due_ms - steady_ms() for due_ms in timers if due_ms is not None)])
+
     async def _wait(self) -> None:
         """Sleep until something came in or a core's timer is due."""
-        timers = [core.next_timer_ms() for core in (self.gossip, self.sync, self.seen)]
-        waits_ms = [self._until_slot_ms(), *(due_ms - steady_ms() for due_ms in timers if due_ms is not None)]
-        if self._received or self._submissions or self._checked:
-            waits_ms = [0]
-        delay_s = min(waits_ms) / 1000
+        delay_s = self._wait_ms() / 1000
         if delay_s > 0 and not self._wake.is_set():
             try:
                 async with asyncio.timeout(delay_s):

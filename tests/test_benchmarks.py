@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -19,6 +20,11 @@ KEYS = {
     "one_node_records_per_s",
     "four_node_records_per_s",
     "finality_slots_p99",
+    "finality_slots_p99_4",
+    "finality_slots_p99_7",
+    "finality_slots_p99_21",
+    "set_change_extra_slots",
+    "vote_cpu_percent_21",
     "audit_records_per_s",
     "idle_cpu_percent",
     "rss_growth_mb",
@@ -30,7 +36,7 @@ KEYS = {
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import traffic  # noqa: E402
+from benchmarks import finality, frames, traffic  # noqa: E402
 from benchmarks.__main__ import PARTS  # noqa: E402
 from benchmarks.load import percentile  # noqa: E402
 from benchmarks.report import Figure, print_table, write_json  # noqa: E402
@@ -67,6 +73,7 @@ def test_the_table_shows_ratios_to_the_ceilings_of_the_run() -> None:
         Figure("ceiling_sha256_per_s", "SHA-256", 1_000_000, "/s"),
         Figure("one_node_records_per_s", "one node", 62_500, "/s", target=50_000),
         Figure("idle_cpu_percent", "idle", 0.25, "%", target=2, at_most=True),
+        Figure("", "a slot", 20, "ms"),
     ]
     output = StringIO()
     print_table(figures, Console(file=output, width=120, no_color=True))
@@ -74,11 +81,41 @@ def test_the_table_shows_ratios_to_the_ceilings_of_the_run() -> None:
     assert "measured target / SHA-256" in lines
     assert "one node 62,500/s >= 50,000 0.0625" in lines
     assert "idle 0.25 % <= 2" in lines
+    # So many of them fit that time.
+    assert "a slot 20.00 ms 2e+04" in lines
+
+
+async def test_a_frame_between_two_transports_takes_some_of_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "FRAMES", 40)
+    assert 1 < await frames.frame_cost_us(1_000) < 100_000
+
+
+def test_a_network_on_virtual_time_finds_how_soon_blocks_are_final(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four real nodes, twelve slots: everything handed in is final, no sooner than three ways and a slot allow."""
+    monkeypatch.setattr(traffic, "CHUNK_RECORDS", 1_500)
+    path = tmp_path / "records"
+    traffic._make_chunk((0, path), traffic.yesterday_ms())
+    chain = finality.Chain(4, 4, 100, [path])
+
+    async def play() -> tuple[dict[int, float], list[int]]:
+        with chain.running(tmp_path / "nodes") as network:
+            await chain.play(network, 12)
+            return chain.finality(network), [node.real.counters.records_final for node in network.nodes]
+
+    seen, records = asyncio.run(play())
+    assert len(seen) >= 9
+    assert len(set(records)) == 1
+    assert records[0] >= 9 * finality.PARTS_PER_SLOT * finality.PART_RECORDS
+    assert all(took >= 1 + 2 * finality.DELAY_MS / 1000 for took in seen.values())
 
 
 def test_every_key_is_measured_by_a_part_and_explained() -> None:
     sources = [(ROOT / "scripts" / "benchmarks" / f"{module}.py").read_text() for module, _ in PARTS.values()]
-    measured = {key for source in sources for key in re.findall(r'"(\w+_(?:per_s|p99|percent|mb))"', source)}
+    measured = {
+        key for source in sources for key in re.findall(r'"(\w+_(?:per_s|p99|percent|slots|mb)(?:_\d+)?)"', source)
+    }
     assert measured == KEYS
     document = (ROOT / "docs" / "benchmarks.md").read_text()
     assert [key for key in sorted(KEYS) if f"`{key}`" not in document] == []
@@ -112,4 +149,6 @@ def test_an_unknown_part_is_named() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "no such part: one_nod; there are ceilings, one_node, four_nodes, audit, idle, memory" in done.stderr
+    assert (
+        "no such part: one_nod; there are ceilings, one_node, four_nodes, consensus, audit, idle, memory" in done.stderr
+    )

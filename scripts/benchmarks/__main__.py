@@ -21,6 +21,7 @@ PARTS = {
     "ceilings": ("ceilings", 300),
     "one_node": ("one_node", 300),
     "four_nodes": ("four_nodes", 420),
+    "consensus": ("finality", 900),
     "audit": ("audit_chain", 420),
     "idle": ("idle", 240),
     "memory": ("memory", 600),

@@ -16,9 +16,9 @@ CEILINGS = {
     "ceiling_msgspec_decode_per_s": "decode",
     "ceiling_leveldb_batch_per_s": "LevelDB",
 }
+"""Key of each ceiling, and the head of the column with the ratios to it."""
 WIDTH_PIPED = 150
 """Columns of the table where the output is no terminal."""
-"""Key of each ceiling, and the head of the column with the ratios to it."""
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Figure(msgspec.Struct, frozen=True):
     Attributes:
         key: name in the JSON object; empty for a figure that is only shown.
         label: what a person reads.
-        unit: beside the number; ``/s`` of records has ratios to the ceilings.
+        unit: beside the number; ``/s`` of records has ratios to the ceilings, ``ms`` how many would fit that time.
         target: the floor, or with ``at_most`` the bound, that the project holds itself to.
     """
 
@@ -48,7 +48,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 def print_table(figures: list[Figure], console: Console) -> None:
-    """Print the figures; those in records a second beside their ratios to the ceilings of the same run."""
+    """Print the figures; those of records and of time beside their ratios to the ceilings of the same run."""
     ceilings = {figure.key: figure.value for figure in figures if figure.key in CEILINGS}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
@@ -84,6 +84,8 @@ def _target(figure: Figure) -> str:
 
 
 def _ratio(figure: Figure, ceiling: float) -> str:
+    if figure.unit == "ms":
+        return f"{figure.value * ceiling / 1000:.3g}"
     if not figure.key.endswith("_records_per_s") or not ceiling:
         return ""
     return f"{figure.value / ceiling:.3g}"

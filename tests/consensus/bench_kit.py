@@ -61,12 +61,13 @@ class Bench:
         engines: by producer number; one more, without a key, is the observer at the end.
     """
 
-    def __init__(self, producers: int = 4, seats: int | None = None) -> None:
+    def __init__(self, producers: int = 4, seats: int | None = None, *, nodes: int | None = None) -> None:
+        """``nodes``: engines, where there are more of them than founders: for members admitted later."""
         self.world = World(producers, seats)
         self.chain_id = self.world.chain_id
         self.next_keys: dict[int, PrivateKey] = {}
-        self.stores: list[Store] = [MemoryStore() for _ in range(producers + 1)]
-        self.engines = [self.make(n) for n in range(producers + 1)]
+        self.stores: list[Store] = [MemoryStore() for _ in range((nodes or producers) + 1)]
+        self.engines = [self.make(n) for n in range(len(self.stores))]
 
     def make(self, number: int) -> Engine:
         """Return a new engine over the store of ``number``."""
