@@ -6,6 +6,7 @@ Source: docs/protocol.md, "Transaction".
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from consensus.pool import Pool
@@ -21,6 +22,9 @@ from ledger.validation import CheckedTransaction
 
 EXPIRIES_SLACK = 1_024
 """Expiry times of transactions that are gone may be this many more than those of transactions that wait."""
+
+PAYLOAD_FAILURES_MAX = 32
+"""Transactions of one member that govern and do not fit, in one block: trying one costs up to a millisecond."""
 
 CheckRaw = Callable[[bytes], CheckedTransaction]
 """Validates raw transactions read back from the store."""
@@ -88,12 +92,17 @@ class Pending:
 
     def fill(self, builder: BodyBuilder, parent_height: int) -> None:
         """Put pending transactions into the body of a child of the head, oldest first, as many as fit."""
+        failed: Counter[str] = Counter()
         for tx in self.pool:
+            member_id = tx.envelope.member_id
             if tx.tx_id in self._void_at or not builder.fits(tx):
+                continue
+            if tx.payload is not None and failed[member_id] >= PAYLOAD_FAILURES_MAX:
                 continue
             try:
                 builder.add(tx)
             except UnusableTransaction as error:
+                failed[member_id] += tx.payload is not None
                 if error.where == "tx_id" and not builder.seen.has_transaction(tx.tx_id):
                     # Void by what the branch counted up to the parent or, if the body has begun, in this very block.
                     self._void_at[tx.tx_id] = parent_height + 1 if builder.body else parent_height

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from consensus import pending as pending_module
-from consensus.pending import Pending
+from consensus.pending import PAYLOAD_FAILURES_MAX, Pending
 from consensus.ready import Outbox, TransactionDropped
+from ledger.payloads import Approval, CandidateChange, Payload
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
 from ledger.store import MemoryStore, Space, WriteBatch
+from ledger.transaction import Kind
 from ledger.transition import BodyBuilder
 from ledger.validation import CheckedTransaction
 from node.sim.world import World
@@ -28,6 +30,13 @@ class Desk:
     def add(self, calls: list[int], member: int = 0, lifetime_ms: int = 60_000, made_ms: int = 0) -> CheckedTransaction:
         now_ms = time_of(0) + made_ms
         raw = self.world.make_transaction(member, calls, now_ms=now_ms, lifetime_ms=lifetime_ms)
+        tx = self.world.check(raw)
+        self.store.write(WriteBatch([(Space.PENDING.value + tx.tx_id, b"")], [(tx.tx_id, raw)]))
+        self.pending.add(tx)
+        return tx
+
+    def govern(self, member: int, kind: Kind, payload: Payload) -> CheckedTransaction:
+        raw = self.world.make_payload(member, kind, payload, now_ms=time_of(0))
         tx = self.world.check(raw)
         self.store.write(WriteBatch([(Space.PENDING.value + tx.tx_id, b"")], [(tx.tx_id, raw)]))
         self.pending.add(tx)
@@ -123,3 +132,19 @@ def test_expiry_times_of_what_became_final_do_not_pile_up(monkeypatch: pytest.Mo
     assert len(desk.pending._expiries) <= 2 * len(desk.pending.pool) + 8 + 1
     desk.pending.drop_expired(time_of(0) + 5_000, lambda _tx_id: False)
     assert desk.dropped() == [(waiting.tx_id, "expired")]
+
+
+def test_a_member_whose_changes_do_not_fit_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try costs a copy of what it would change: after so many that fail, the others' turn."""
+    desk = Desk()
+    for n in range(PAYLOAD_FAILURES_MAX + 8):
+        desk.govern(1, Kind.APPROVE, Approval(bytes([n]) * 32))
+    records = desk.add([1], member=1)
+    other = desk.govern(2, Kind.CANDIDATE, CandidateChange(None))
+    builder = desk.builder()
+    tried: list[bytes] = []
+    add = builder.add
+    monkeypatch.setattr(builder, "add", lambda tx: (tried.append(tx.tx_id), add(tx))[1])
+    desk.pending.fill(builder, 0)
+    assert [item.tx_id for item in builder.body] == [records.tx_id, other.tx_id]
+    assert len(tried) == PAYLOAD_FAILURES_MAX + 2
