@@ -64,7 +64,10 @@ def make_development_chain(config: NodeConfig, now_ms: int) -> DevelopmentChain:
     Raises ConfigError where a file cannot be written.
     """
     home = config.data / "dev"
-    names = {name: home / name for name in ("genesis.json", "node.pem", "submit.pem", "secret", "tokens.json", "token")}
+    names = {
+        name: home / name
+        for name in ("genesis.json", "node.pem", "submit.pem", "govern.pem", "secret", "tokens.json", "token")
+    }
     if not names["token"].exists():
         make_directory(home)
         _make_files(names, now_ms)
@@ -84,15 +87,20 @@ def _make_files(names: dict[str, Path], now_ms: int) -> None:
     """Write keys, secret, tokens and genesis; the token last, for its presence says that all is there."""
     for path in names.values():
         path.unlink(missing_ok=True)
-    node, submit = PrivateKey.generate(), PrivateKey.generate()
+    node, submit, govern = PrivateKey.generate(), PrivateKey.generate(), PrivateKey.generate()
     comment = DEVELOPMENT_MARK.decode()
     write_key(names["node.pem"], node, comment=comment)
     write_key(names["submit.pem"], submit, comment=comment)
+    write_key(names["govern.pem"], govern, comment=comment)
     write_private(names["secret"], new_secret().hex().encode())
     member = GenesisMember(
         MEMBER_ID,
         1,
-        [MemberKey(node.public_key, Role.NODE | Role.GOVERN), MemberKey(submit.public_key, Role.SUBMIT)],
+        [
+            MemberKey(node.public_key, Role.NODE),
+            MemberKey(submit.public_key, Role.SUBMIT),
+            MemberKey(govern.public_key, Role.GOVERN),
+        ],
         Candidate(node.key_id, "", ""),
     )
     genesis = Genesis(

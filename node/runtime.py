@@ -77,6 +77,8 @@ async def _serve(config: NodeConfig, token: str) -> int:
     async with running_node(config) as running:
         api, listen = f"http://{running.api}", f"ws://{running.listen}"
         log.info("ready", api=api, listen=listen, chain=running.node.genesis.name, member=running.node.member_id)
+        if not running.node.identity.is_known:
+            log.warning("waits to be admitted", key_id=running.node.identity.key.key_id.hex())
         if token:
             sys.stdout.write(f"API {api}  token {token}\n")
             sys.stdout.flush()
