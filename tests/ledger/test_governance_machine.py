@@ -34,7 +34,7 @@ from ledger.state import EMPTY_STATE, State, state_changes, state_from_rows, sta
 from ledger.transaction import Kind
 
 NAMES = [*NODE_KEYS, "edda", "fura"]
-KEYS = [*NODE_KEYS.values(), SUBMIT_KEY, *(PrivateKey.from_seed(b"key %d" % n) for n in range(8))]
+KEYS = [*NODE_KEYS.values(), SUBMIT_KEY, *(PrivateKey.from_seed(b"key %d" % n) for n in range(12))]
 """Few, so that they meet again."""
 KIND_OF: dict[type[Any], Kind] = {
     KeyChanges: Kind.KEY,
@@ -45,14 +45,9 @@ KIND_OF: dict[type[Any], Kind] = {
     Evidence: Kind.EVIDENCE,
 }
 
-names = st.sampled_from(NAMES)
 keys = st.sampled_from(KEYS)
-roles = st.integers(1, 7)
-key_changes = st.one_of(
-    st.builds(lambda key, role: KeyChange(KeyOperation.ADD, key.public_key, role, None), keys, roles),
-    st.builds(lambda old, key: KeyChange(KeyOperation.ROTATE, key.public_key, 0, old.key_id), keys, keys),
-    st.builds(lambda old: KeyChange(KeyOperation.REVOKE, None, 0, old.key_id), keys),
-)
+places = st.integers(0, 99)
+key_changes = st.tuples(st.sampled_from(KeyOperation), places, keys, st.sampled_from([1, 2, 4, 5, 7]))
 
 
 def proposal_of(action: ProposalAction, name: str, weight: int, new: PrivateKey, days: int) -> Proposal:
@@ -85,6 +80,22 @@ class Members(RuleBasedStateMachine):
         self.height = 0
         self.seen: dict[bytes, KeyEntry] = {}
 
+    def member(self, place: int) -> str:
+        """Return a member, now and then a stranger."""
+        present = sorted(self.state.members)
+        return present[place % len(present)] if place < 90 else NAMES[place % len(NAMES)]
+
+    def key_change(self, member: str, operation: KeyOperation, place: int, new: PrivateKey, role: int) -> KeyChange:
+        """Return a change of a key, mostly of the member's own."""
+        own = [k for k, key in self.state.keys.items() if key.member_id == member or place > 90]
+        old = own[place % len(own)] if own else new.key_id
+        match operation:
+            case KeyOperation.ADD:
+                return KeyChange(operation, new.public_key, role, None)
+            case KeyOperation.ROTATE:
+                return KeyChange(operation, new.public_key, 0, old)
+        return KeyChange(operation, None, 0, old)
+
     def submit(self, member: str, payload: Payload, days: int = 0) -> None:
         """Apply a payload, if it fits; a second time, and in another state, it may not matter."""
         self.height += 1
@@ -96,48 +107,62 @@ class Members(RuleBasedStateMachine):
         except UnusableTransaction:
             self.state = before
 
-    @rule(member=names, made=st.lists(key_changes, min_size=1, max_size=3))
-    def change_keys(self, member: str, made: list[KeyChange]) -> None:
-        self.submit(member, KeyChanges(made))
+    @rule(by=places, made=st.lists(key_changes, min_size=1, max_size=3))
+    def change_keys(self, by: int, made: list[tuple[KeyOperation, int, PrivateKey, int]]) -> None:
+        member = self.member(by)
+        self.submit(member, KeyChanges([self.key_change(member, *one) for one in made]))
 
-    @rule(member=names, key=keys)
-    def stand(self, member: str, key: PrivateKey) -> None:
-        self.submit(member, CandidateChange(Candidate(key.key_id, "", "")))
+    @rule(by=places, place=places)
+    def stand(self, by: int, place: int) -> None:
+        member = self.member(by)
+        own = [k for k, key in self.state.keys.items() if key.member_id == member or place > 90]
+        if own:
+            self.submit(member, CandidateChange(Candidate(own[place % len(own)], "", "")))
 
-    @rule(member=names)
-    def withdraw(self, member: str) -> None:
-        self.submit(member, CandidateChange(None))
+    @rule(by=places)
+    def withdraw(self, by: int) -> None:
+        self.submit(self.member(by), CandidateChange(None))
 
-    @rule(member=names, parts=st.dictionaries(names, st.integers(1, 120), max_size=3))
-    def delegate(self, member: str, parts: dict[str, int]) -> None:
-        self.submit(member, Delegations([DelegationPart(name, parts[name]) for name in sorted(parts)]))
+    @rule(by=places, parts=st.dictionaries(places, st.integers(1, 80), max_size=3))
+    def delegate(self, by: int, parts: dict[int, int]) -> None:
+        weights = {self.member(to): weight for to, weight in parts.items()}
+        self.submit(self.member(by), Delegations([DelegationPart(name, weights[name]) for name in sorted(weights)]))
 
     @rule(
-        member=names,
+        by=places,
         action=st.sampled_from(ProposalAction),
-        name=names,
+        about=places,
         weight=st.integers(1, 150),
         new=keys,
         days=st.integers(1, 30),
-        approvals=st.integers(0, 6),
     )
-    def propose(
-        self, member: str, action: ProposalAction, name: str, weight: int, new: PrivateKey, days: int, approvals: int
-    ) -> None:
-        self.submit(member, proposal_of(action, name, weight, new, days))
-        proposal_id = self.height.to_bytes(32)
-        for other in NAMES[:approvals]:
-            self.submit(other, Approval(proposal_id))
+    def propose(self, by: int, action: ProposalAction, about: int, weight: int, new: PrivateKey, days: int) -> None:
+        name = NAMES[about % len(NAMES)]
+        if action is ProposalAction.READMIT and self.state.struck:
+            name = min(self.state.struck)
+        unused = [key for key in KEYS if key.key_id not in self.state.keys]
+        if action is ProposalAction.ADMIT and about < 80 and unused:
+            name = next((one for one in NAMES if one not in self.state.members), name)
+            new = unused[0]
+        self.submit(self.member(by), proposal_of(action, name, weight, new, days))
 
-    @rule(member=names, choice=st.integers(0, 20), days=st.integers(0, 30))
-    def approve(self, member: str, choice: int, days: int) -> None:
+    @rule(by=places, choice=places, days=st.integers(0, 30))
+    def approve(self, by: int, choice: int, days: int) -> None:
         ids = sorted(self.state.proposals)
         if ids:
-            self.submit(member, Approval(ids[choice % len(ids)]), days)
+            self.submit(self.member(by), Approval(ids[choice % len(ids)]), days)
 
-    @rule(member=names, key=keys, height=st.integers(1, 60))
-    def accuse(self, member: str, key: PrivateKey, height: int) -> None:
-        self.submit(member, fault_of(key, height))
+    @rule(choice=places)
+    def decide(self, choice: int) -> None:
+        """Everybody approves of one proposal."""
+        ids = sorted(self.state.proposals)
+        for name in NAMES if ids else ():
+            self.submit(name, Approval(ids[choice % len(ids)]))
+
+    @rule(by=places, place=places, height=st.integers(1, 60))
+    def accuse(self, by: int, place: int, height: int) -> None:
+        owned = [key for key in KEYS if key.key_id in self.state.keys] or KEYS
+        self.submit(self.member(by), fault_of(owned[place % len(owned)], height))
 
     @rule()
     def elect(self) -> None:
@@ -217,4 +242,4 @@ class Members(RuleBasedStateMachine):
 
 
 TestMembers = Members.TestCase
-TestMembers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestMembers.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
