@@ -101,7 +101,9 @@ class State:
             kind = str(key[0])
             if kind in _MAPS:
                 name = _MAPS[kind][0]
-                entries = held.setdefault(name, dict(getattr(self, name)))
+                if name not in held:
+                    held[name] = dict(getattr(self, name))
+                entries = held[name]
                 if value is None:
                     entries.pop(_inner(key), None)
                 else:
