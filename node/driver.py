@@ -138,17 +138,14 @@ class Driver:
         self._wake.set()
         return future
 
-    def deliver(self, peer_id: PeerId, message: Message) -> Awaitable[None] | None:
+    def deliver(self, peer_id: PeerId, message: Message) -> Awaitable[object] | None:
         """Take in a message of a peer; what is returned is awaited before that peer's next one is read."""
         self._inbox.append((message, peer_id))
         self._wake.set()
         if len(self._inbox) < INBOX_MESSAGES_MAX:
             return None
         self._drained.clear()
-        return self._wait_until_drained()
-
-    async def _wait_until_drained(self) -> None:
-        await self._drained.wait()
+        return self._drained.wait()
 
     def peer_up(self, peer_id: PeerId) -> None:
         """Begin with a connection; a peer's id is its key id."""

@@ -481,11 +481,12 @@ def _reaches(peer: _Peer, height: int) -> bool:
 
 
 def _is_ahead(peer: _Peer, own: Status, now_ms: int) -> bool:
-    """Tell whether a peer has what we lack and what is not just under way."""
+    """Tell whether a peer has what we lack, what may be better than ours, and what is not just under way."""
     status = peer.status
     if status is None or peer.unknown_since_ms is None:
         return False
     if status.head_height >= own.head_height + limits.SYNC_LAG_BLOCKS:
         return True
-    higher = (status.justified_height, status.head_height) > (own.justified_height, own.head_height)
-    return higher and now_ms >= peer.unknown_since_ms + limits.SYNC_GRACE_MS
+    # As high is ahead as well: branches that grow in step would never meet.
+    is_as_high = (status.justified_height, status.head_height) >= (own.justified_height, own.head_height)
+    return is_as_high and now_ms >= peer.unknown_since_ms + limits.SYNC_GRACE_MS

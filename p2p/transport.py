@@ -93,7 +93,7 @@ class Transport:
         key: PrivateKey | Callable[[], PrivateKey],
         chain_id: bytes,
         node_key: Callable[[bytes], KeyEntry | None],
-        on_message: Callable[[PeerId, Message], Awaitable[None] | None],
+        on_message: Callable[[PeerId, Message], Awaitable[object] | None],
         on_peer_up: Callable[[ProvenPeer], None],
         on_peer_down: Callable[[PeerId, str], None],
         on_fault: Callable[[PeerId, str], None] = _tell_nobody,

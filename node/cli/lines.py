@@ -9,7 +9,7 @@ from ledger.cdr import MosKind, QualityMethod
 from ledger.readable import to_readable
 
 QUANTITIES = ("records", "void", "talk_ms", "octets", "device_mj", "network_mj", "server_mj", "co2_ug")
-MOMENTS: Final = frozenset({"setup_ms", "answer_ms", "end_ms", "created_ms", "expires_ms", "time_ms"})
+MOMENTS: Final = frozenset({"setup_ms", "answer_ms", "end_ms", "created_ms", "expires_ms", "time_ms", "until_ms"})
 """Fields that hold milliseconds since 1970; others that end so are durations."""
 
 

@@ -24,11 +24,12 @@ def status(
     url: Url = "http://127.0.0.1:8080",
     as_json: Json = False,
 ) -> None:
-    """Show how nodes are: in step or how far behind, head, final block, peers, pending records, clock.
+    """Show how nodes are: in step or how far behind, head, final block, peers, pending records, clock, votes.
 
     The status is 1 where one does not answer.
     """
     from ledger.errors import LedgerError
+    from node.cli.lines import with_moments
     from node.cli.output import print_error, print_facts, print_json
     from node.client import Client
 
@@ -43,7 +44,7 @@ def status(
     if as_json:
         print_json(found if urls else found.get(url))
     elif found:
-        print_facts(found)
+        print_facts({one: with_moments(facts) for one, facts in found.items()})
     if failed:
         raise typer.Exit(1)
 

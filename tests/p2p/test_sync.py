@@ -373,13 +373,26 @@ def test_an_unknown_parent_begins_at_once():
 
 
 def test_an_unknown_parent_on_another_branch():
-    """A block no higher than what its sender had before, which is here: the sender has moved to another branch."""
+    """A block no higher than what its sender had before, which is here: the sender has moved to another branch.
+
+    One that is as high as ours is fetched: branches that grow in step would never meet otherwise.
+    """
     blocks, other = chain_of(9), chain_of(9, salt=1)
     bench = Bench(Chain(blocks[:8], unfinal=8), A)
     bench.receive(Chain(blocks[:8], unfinal=8).status(), A)
-    bench.sync.unknown_parent(other[7], A, now_ms=5)
+    bench.sync.unknown_parent(other[6], A, now_ms=5)
     assert bench.sends() == []
-    bench.sync.unknown_parent(other[8], A, now_ms=5)
+    bench.sync.unknown_parent(other[7], A, now_ms=5)
+    assert bench.sends() == [(A, GetHeaders(1, limits.HEADERS_MAX))]
+
+
+def test_branches_of_one_height_meet():
+    """A head that is not known and no higher is fetched after a while: all choose from the same branches."""
+    blocks, other = chain_of(5), chain_of(5, salt=1)
+    bench = Bench(Chain(blocks, unfinal=5), A)
+    bench.receive(Chain(other, unfinal=5).status(), A)
+    assert bench.sends() == []
+    bench.timer(limits.SYNC_GRACE_MS)
     assert bench.sends() == [(A, GetHeaders(1, limits.HEADERS_MAX))]
 
 
