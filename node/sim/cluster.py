@@ -37,7 +37,7 @@ from node.sim.world import GENESIS_MS, SLOT_MS, World, next_producer_key
 
 __all__ = ["ALL_FAULTS", "SLOTS", "Fault", "Report", "Simulation", "run_plan", "run_seed"]
 
-SLOTS = 18
+SLOTS = 16
 """How long things go wrong in a schedule, unless somebody asks for more."""
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""

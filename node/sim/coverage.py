@@ -42,7 +42,25 @@ STATES: Mapping[str, str] = {
     "lie refused": "a message that no honest node sends",
     "transaction dropped: void": "all its records had counted in others",
 }
-"""What states were reached."""
+"""What faults led to."""
+
+_KINDS = ("delegate", "candidate", "key", "propose", "approve", "evidence")
+CHANGES: Mapping[str, str] = {
+    **{f"governs: {kind}": "handed in by a member, whether it fits or not" for kind in _KINDS},
+    **{f"in the chain: {kind}": "in a final block" for kind in _KINDS},
+    "election": "epochs that began on the final chain",
+    "election with other winners": "other members hold the seats",
+    "set change scheduled": "the voting set is to become another one",
+    "set change completed": "it has",
+    "certificate of one set": "in the header of a final block",
+    "certificate of two sets": "the same, while a change is under way",
+    "voting set grows": "more voters than before",
+    "voting set shrinks": "fewer",
+    "key rotated in the voting set": "a member votes with another key",
+    "liar leaves the voting set": "withdrawn, struck, removed or not elected",
+    "liar joins the voting set": "elected, and proven alive",
+}
+"""What members and elections did on the final chain."""
 
 
 @dataclass
@@ -78,7 +96,7 @@ class Coverage:
 
     def figures(self) -> dict[str, dict[str, int]]:
         """Return everything as plain numbers, in the order of the lists above."""
-        names = [*SIZES, *STATES]
+        names = [*SIZES, *STATES, *CHANGES]
         return {
             "shapes": dict(sorted(self.shapes.items())),
             "times": {name: self.times[name] for name in names},

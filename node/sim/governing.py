@@ -55,7 +55,7 @@ from node.sim.world import (
 
 CORE = 4
 """So many honest members never leave: a set of four bears one liar."""
-ACTS_PER_SLOT_MILLI = 350
+ACTS_PER_SLOT_MILLI = 300
 BALLOT_MS = 3 * SLOT_MS
 """Approvals come within this time of the proposal."""
 

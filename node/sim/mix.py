@@ -17,7 +17,7 @@ class Shape:
         producers: how many seats there are.
         more: members beyond the seats; where there are any, members govern, and the voting set changes.
         peering: with the gossip and sync of real nodes.
-        share: of twenty schedules, how many are of it.
+        share: of SHARES schedules, how many are of it.
     """
 
     producers: int
@@ -35,8 +35,8 @@ class Shape:
 
 
 MIX = (
-    Shape(4, 0, peering=False, share=8),
-    Shape(4, 1, peering=False, share=8),
+    Shape(4, 0, peering=False, share=20),
+    Shape(4, 1, peering=False, share=16),
     Shape(4, 3, peering=False, share=1),
     Shape(7, 0, peering=False, share=1),
     Shape(4, 0, peering=True, share=1),

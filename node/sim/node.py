@@ -22,7 +22,7 @@ from node.sim.clock import NodeClock, SimClock
 from node.sim.messages import Message, Push, Status, Stored, WantBlock, WantRange, WantTransactions
 from node.sim.network import SimNetwork
 from node.sim.store import Crashed, Fate, SimStore
-from node.sim.world import World, is_stand_in_signature, number_of_key, producer_key
+from node.sim.world import World, is_stand_in_signature, next_producer_key, number_of_key, producer_key
 
 WAITING_MAX = 64
 """Blocks held while their transactions are fetched."""
@@ -270,7 +270,7 @@ class SimNode:
         match message:
             case Stored():
                 for tx_id in message.tx_ids:
-                    self._holds(tx_id, sender)
+                    self._holds(engine, tx_id, sender)
             case WantTransactions():
                 raws = [raw for tx_id in message.tx_ids if (raw := self.store.body(tx_id)) is not None]
                 self._answer(sender, Push(tuple(raws)))
@@ -311,9 +311,7 @@ class SimNode:
         if sender != self.number:
             self._answer(sender, Stored(tuple([tx.tx_id for tx, _ in checked])))
         for tx, _ in checked:
-            self._holds(tx.tx_id, self.number)
-            if sender != self.number:
-                self._holds(tx.tx_id, sender)
+            self._holds(engine, tx.tx_id, self.number, sender)
         self._retry_waiting(engine)
 
     def _check_all(self, engine: Engine, raws: tuple[bytes, ...]) -> list[tuple[CheckedTransaction, bytes]]:
@@ -326,12 +324,14 @@ class SimNode:
                 continue
         return checked
 
-    def _holds(self, tx_id: bytes, number: int) -> None:
-        """Note that a node has a transaction on disk; with a quorum of them it is accepted."""
+    def _holds(self, engine: Engine, tx_id: bytes, *numbers: int) -> None:
+        """Note that nodes have a transaction on disk; once a quorum of voters has, it is accepted."""
         holders = self._holders.setdefault(tx_id, set())
-        holders.add(number)
-        assert self.engine is not None
-        if len(holders) >= self.engine.quorum and tx_id not in self._accepted:
+        holders.update(numbers)
+        if tx_id in self._accepted or len(holders) < engine.quorum:
+            return
+        keys = {key(n).key_id for n in holders for key in (producer_key, next_producer_key)}
+        if engine.is_quorum(keys):
             self._accepted.add(tx_id)
             self._watch.on_accepted(self, tx_id)
 

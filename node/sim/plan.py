@@ -29,7 +29,7 @@ from node.sim.governing import CORE, Members, draw_governing
 from node.sim.store import Fate
 from node.sim.world import EPOCH_SLOTS, SLOT_MS
 
-EPOCH_SHORT = 6
+EPOCH_SHORT = 5
 """Slots of an epoch where members govern: some elections within a run."""
 CRASH_POINTS_MAX = 40
 """A crash strikes within this many points of a node's steps."""

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from node.sim.cluster import Report
-from node.sim.coverage import SIZES, STATES, Coverage
+from node.sim.coverage import CHANGES, SIZES, STATES, Coverage
 
 LINE_EVERY_S = 10.0
 """How often progress is told where there is no terminal to draw a bar on."""
@@ -90,7 +90,7 @@ def tell_coverage(coverage: Coverage) -> None:
     table.add_column("what happened")
     table.add_column("schedules", justify="right")
     table.add_column("times", justify="right")
-    for names in (SIZES, STATES):
+    for names in (SIZES, STATES, CHANGES):
         for name in names:
             table.add_row(name, f"{coverage.schedules[name]:,}", f"{coverage.times[name]:,}")
         table.add_section()
