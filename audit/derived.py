@@ -8,12 +8,15 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 
-from audit.report import Difference
-from consensus.rows import FinalPoint, VotableRow, read_final_point
-from ledger.block import BodyItem
+from audit.report import Difference, difference_of
+from audit.voting import check_set_change
+from consensus.rows import FinalPoint, VotableRow, read_final_point, read_set_changes
+from consensus.votes import VotingSet
+from ledger.block import BodyItem, block_id_of
 from ledger.codec import decode_loose
-from ledger.errors import EncodingError
+from ledger.errors import EncodingError, InvalidProof
 from ledger.record_index import Overlay
+from ledger.state import EMPTY_STATE, State, state_changes, state_puts
 from ledger.store import Space, Store, height_key, record_key_row, space_range
 
 
@@ -60,12 +63,19 @@ class DerivedRows:
         self.checked += 1 + len(tx_ids) + len(overlay.minutes)
         return None
 
-    def check_end(self, point: FinalPoint) -> Difference | None:
-        """Look for rows that no block gives, and compare the final point; after the last block."""
+    def check_end(self, point: FinalPoint, state: State, founders: VotingSet) -> Difference | None:
+        """Look for rows that no block gives, compare final point, state and set changes; after the last block.
+
+        state: after the last block. founders: the voting set of genesis.
+        """
         for find in (self._extra_heights, self._extra_locations, self._extra_records):
             for found in find():
                 return found
-        return self._check_final_point(point)
+        return (
+            self._check_final_point(point)
+            or self._check_state(point, state)
+            or self._check_set_changes(point, state, founders)
+        )
 
     def _extra_heights(self) -> Iterator[Difference]:
         _, stop = space_range(Space.HEIGHT)
@@ -113,6 +123,41 @@ class DerivedRows:
                     point.height, f"final_point.{name}", "not what the blocks give", _shown(expected), _shown(actual)
                 )
         self.checked += 1
+        return None
+
+    def _check_state(self, point: FinalPoint, state: State) -> Difference | None:
+        """Compare the entries of the state one by one: a node goes on from them."""
+        if not point.height:
+            return None
+        right = dict(state_puts(state_changes(EMPTY_STATE, state)))
+        found = dict(self._store.scan(*space_range(Space.STATE)))
+        for key in sorted(right.keys() | found.keys()):
+            if right.get(key) != found.get(key):
+                expected, actual = ("no row" if row is None else row.hex() for row in (right.get(key), found.get(key)))
+                what = "the state kept is not what the blocks give"
+                return Difference(point.height, f"state_row[{key[1:].hex()}]", what, expected, actual)
+        self.checked += len(right)
+        return None
+
+    def _check_set_changes(self, point: FinalPoint, state: State, trusted: VotingSet) -> Difference | None:
+        """Verify the proofs of set changes that a node hands out: one for each, of blocks of this chain."""
+        proofs = read_set_changes(self._store)
+        # While a change is pending, its proof is there already.
+        expected = state.voting.set_id + (state.voting.pending is not None)
+        if len(proofs) != expected:
+            what = "not one proof for each change of the voting set"
+            return Difference(point.height, "set_change_row", what, str(expected), str(len(proofs)))
+        for number, proof in enumerate(proofs, 1):
+            field, height = f"set_change_row[{number}]", proof.header.height
+            try:
+                trusted = check_set_change(proof, trusted, proof.header.chain_id, where=field)
+            except InvalidProof as error:
+                return difference_of(error, height)
+            if self._store.get(height_key(height)) != block_id_of(proof.header):
+                return Difference(
+                    height, f"{field}.header", "it is of another chain", "", block_id_of(proof.header).hex()
+                )
+            self.checked += 1
         return None
 
 

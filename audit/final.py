@@ -8,14 +8,16 @@ Source: docs/audit.md, "Receipts".
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from audit.history import HistoryTree
-from consensus.rows import FINAL_CERTIFICATE, read_block, read_final_point, read_set_changes
+from consensus.engine import Engine
+from consensus.rows import FINAL_CERTIFICATE, read_block, read_final_point, set_change_key
 from consensus.setchange import VotingProof
-from ledger.block import Certificate, Header
+from ledger.block import Certificate, Header, SealedHeader
 from ledger.codec import decode
 from ledger.crypto import tagged_hash
 from ledger.entries import VotingEntry
@@ -102,9 +104,22 @@ class FinalReader:
                     break
         raise StoreDamaged(problem, where=f"height {height}", hint="Audit it with ledger-verify")
 
-    def set_changes(self) -> list[VotingProof]:
-        """Return the proof of each change of the voting set since genesis, in order."""
-        return read_set_changes(self._store)
+    def set_changes(self, after: int = 0, *, count: int | None = None) -> list[VotingProof]:
+        """Return the proof of each change of the voting set from set ``after`` on, in order, at most ``count``."""
+        changes: list[VotingProof] = []
+        for set_id in itertools.count(after + 1):
+            if len(changes) == count:
+                break
+            row = self._store.get_checked(set_change_key(set_id))
+            if row is None:
+                break
+            try:
+                changes.append(decode(row, VotingProof))
+            except EncodingError as error:
+                raise StoreDamaged(
+                    f"the proof of a set change cannot be read: {error}", where=f"set {set_id}"
+                ) from None
+        return changes
 
     def _look(self, block_id: bytes) -> tuple[str, FinalView | None]:
         """Return the view of ``block_id``, or what hinders it: damage, or a node that went on meanwhile."""
@@ -138,3 +153,23 @@ class FinalReader:
 def _path_of(row_key: bytes) -> bytes:
     """Return the path of an entry whose encoded name follows the first byte of its row's key."""
     return tagged_hash("state", row_key[1:])
+
+
+def sealed_headers(engine: Engine, store: Store, first: int, count: int) -> list[SealedHeader]:
+    """Return the headers of the best chain from height ``first`` (1 and up) on, at most ``count``.
+
+    store: the engine's. Costs a row each; bodies are not read. Raises StoreDamaged.
+    """
+    found = []
+    for height in range(first, min(first + count, engine.head.height + 1)):
+        block_id = engine.block_id_at(height)
+        row = None if block_id is None else store.get(Space.HEADER.value + block_id)
+        try:
+            sealed = None if row is None else decode(row, SealedHeader)
+        except EncodingError as error:
+            raise StoreDamaged(f"a header cannot be read: {error}", where=f"height {height}") from None
+        # What is not final may not be on disk yet; the next request finds it there.
+        if sealed is None:
+            break
+        found.append(sealed)
+    return found

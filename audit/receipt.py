@@ -177,7 +177,7 @@ def make_receipt_document(
         None if is_final_block else header,
         block_id_of(header),
         [] if is_final_block else reader.history.path(header.height, view.header.height),
-        reader.set_changes()[: final.voting.set_id],
+        reader.set_changes(count=final.voting.set_id),
         final,
     )
     document: dict[str, Any] = to_readable(receipt)

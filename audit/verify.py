@@ -79,6 +79,7 @@ class ChainAuditor:
         position: after the last block.
         schedule: of its epoch.
         voting: the sets that had to sign the last block.
+        founders: the voting set of genesis.
     """
 
     def __init__(self, genesis: Genesis, rules: Rules) -> None:
@@ -89,6 +90,7 @@ class ChainAuditor:
         self.position = genesis_position(genesis)
         self.schedule = schedule_of(self.chain.state)
         self.voting = self.next_voting = voting_sets(self.chain.state)
+        self.founders = self.voting[0]
         # How votes count for each block that a certificate may still have as its target.
         self._votables: dict[int, Votable] = {}
 
@@ -381,7 +383,7 @@ def _audit(
             on_progress(Progress(applied.height, source.head.final_height, report.records))
         found = _check_end(source, auditor, report, known)
         if found is None and rows is not None:
-            found = rows.check_end(auditor.final_point())
+            found = rows.check_end(auditor.final_point(), auditor.chain.state, auditor.founders)
             report.checked_rows = rows.checked
     except LedgerError as error:
         # Not a verdict: the chain could not be read to its end.

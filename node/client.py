@@ -87,10 +87,10 @@ class Client:
         with self._request("GET", path) as response:
             return _decode(response, self.url + path)
 
-    def get_bytes(self, path: str) -> bytes:
-        """Return the body at ``path`` as it is. Raises ApiFault."""
+    def get_bytes(self, path: str, *, bytes_max: int = RESPONSE_BYTES_MAX) -> bytes:
+        """Return the body at ``path`` as it is, cut at ``bytes_max``. Raises ApiFault."""
         with self._request("GET", path) as response:
-            body = response.read(RESPONSE_BYTES_MAX)
+            body = response.read(bytes_max)
             if response.status != 200:
                 raise fault_of(response.status, body, self.url + path)
             return body

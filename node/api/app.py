@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import govern, read, stream, submit
+from node.api import govern, light, read, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -37,6 +37,10 @@ ROUTES: Final = (
     web.get("/v1/peers", read.get_peers),
     web.get("/v1/status", read.get_status),
     web.get("/v1/genesis", read.get_genesis),
+    web.get("/v1/light/final", light.get_final),
+    web.get("/v1/light/set-changes", light.get_set_changes),
+    web.get("/v1/light/headers", light.get_headers),
+    web.get("/v1/light/history", light.get_history),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
     web.get("/metrics", read.get_metrics),

@@ -9,7 +9,7 @@ from functools import cache
 from hashlib import sha256
 
 from consensus.engine import Engine
-from ledger.block import Block, Vote
+from ledger.block import Block, Vote, vote_digest
 from ledger.cdr import CallRecord
 from ledger.codec import encode
 from ledger.crypto import PrivateKey
@@ -23,27 +23,43 @@ from ledger.genesis import (
     Role,
     chain_id_of,
 )
+from ledger.payloads import (
+    DelegationPart,
+    Delegations,
+    Evidence,
+    KeyChange,
+    KeyChanges,
+    KeyOperation,
+    Payload,
+)
 from ledger.readable import from_readable
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin, read_vectors
-from ledger.state import genesis_state
 from ledger.store import MemoryStore, Store, WriteBatch
-from ledger.transaction import make_transaction
-from ledger.validation import check_transaction
+from ledger.transaction import Kind, make_transaction
+from ledger.validation import CheckedTransaction, KeyOf, check_transaction
 
 GENESIS_MS = 1_790_000_040_000
 SLOT_MS = 1_000
 MEMBERS = ("alfa", "bravo", "charlie", "delta")
-NODE_KEYS = {name: PrivateKey.from_seed(b"node " + name.encode()) for name in MEMBERS}
-SUBMIT_KEYS = {name: PrivateKey.from_seed(b"submit " + name.encode()) for name in MEMBERS}
+FIVE = (*MEMBERS, "echo")
+NODE_KEYS = {name: PrivateKey.from_seed(b"node " + name.encode()) for name in FIVE}
+SUBMIT_KEYS = {name: PrivateKey.from_seed(b"submit " + name.encode()) for name in FIVE}
+GOVERN_KEYS = {name: PrivateKey.from_seed(b"govern " + name.encode()) for name in FIVE}
+NEXT_KEY = PrivateKey.from_seed(b"node bravo, the next one")
+"""What ``bravo`` rotates its node key to."""
 
 
-def make_genesis(*, name: str = "audit-test", epoch_slots: int = 8, members: Sequence[str] = MEMBERS) -> Genesis:
-    """Return a chain of members of equal weight, each with a seat."""
+def make_genesis(
+    *, name: str = "audit-test", epoch_slots: int = 8, members: Sequence[str] = MEMBERS, seats: int | None = None
+) -> Genesis:
+    """Return a chain of members of equal weight, each a candidate."""
     return Genesis(
         1,
         name,
         GENESIS_MS,
-        Parameters(SLOT_MS, epoch_slots, len(members), 16, 30, 35 * 86_400_000, 200_000, 64 << 20, 1_000, "lifecycle"),
+        Parameters(
+            SLOT_MS, epoch_slots, seats or len(members), 16, 30, 35 * 86_400_000, 200_000, 64 << 20, 1_000, "lifecycle"
+        ),
         [
             GenesisMember(
                 member,
@@ -51,6 +67,7 @@ def make_genesis(*, name: str = "audit-test", epoch_slots: int = 8, members: Seq
                 [
                     MemberKey(NODE_KEYS[member].public_key, Role.NODE),
                     MemberKey(SUBMIT_KEYS[member].public_key, Role.SUBMIT),
+                    MemberKey(GOVERN_KEYS[member].public_key, Role.GOVERN),
                 ],
                 Candidate(NODE_KEYS[member].key_id, "", "AT"),
             )
@@ -117,6 +134,30 @@ def make_raw(
     return encode(transaction)
 
 
+def make_payload(genesis: Genesis, kind: Kind, payload: Payload, *, now_ms: int, member: str) -> bytes:
+    """Return an encoded transaction that governs."""
+    transaction = make_transaction(
+        [encode(payload)],
+        key=(NODE_KEYS if kind is Kind.EVIDENCE else GOVERN_KEYS)[member],
+        member_id=member,
+        chain_id=chain_id_of(genesis),
+        created_ms=now_ms,
+        expires_ms=now_ms + 3_600_000,
+        kind=kind,
+    )
+    return encode(transaction)
+
+
+def double_vote(genesis: Genesis, member: str, *, height: int) -> Evidence:
+    """Return the evidence of a member that voted for two blocks at ``height``, neither of which there is."""
+    key = NODE_KEYS[member]
+    votes = []
+    for target in (b"\xaa" * 32, b"\xbb" * 32):
+        link = (0, chain_id_of(genesis), height, target)
+        votes.append(Vote(*link, key.key_id, key.sign(vote_digest(chain_id_of(genesis), *link))))
+    return Evidence(key.public_key, sorted(votes, key=encode), [])
+
+
 @dataclass
 class Peer:
     """One producer: its engine and its store."""
@@ -133,19 +174,22 @@ class Peer:
 
 
 class Cluster:
-    """Four producers that hear each other at once."""
+    """Producers that hear each other at once."""
 
     def __init__(self, genesis: Genesis, stores: Sequence[Store] | None = None) -> None:
         self.genesis = genesis
         self.slot = 0
-        keys = genesis_state(genesis).keys
         chain_id, rules = chain_id_of(genesis), rules_of(genesis)
-        self._check = lambda raw: check_transaction(raw, chain_id=chain_id, key_of=keys.get, rules=rules)
+
+        def check(raw: bytes, key_of: KeyOf) -> CheckedTransaction:
+            return check_transaction(raw, chain_id=chain_id, key_of=key_of, rules=rules)
+
         names = [member.member_id for member in genesis.members]
-        self.peers = [
-            Peer(Engine(genesis, store, key=NODE_KEYS[name], check=self._check), store)
-            for name, store in zip(names, stores or [MemoryStore() for _ in names], strict=True)
-        ]
+        self.peers = []
+        for name, store in zip(names, stores or [MemoryStore() for _ in names], strict=True):
+            next_key = NEXT_KEY if name == "bravo" else None
+            engine = Engine(genesis, store, key=NODE_KEYS[name], next_key=next_key, check=check)
+            self.peers.append(Peer(engine, store))
 
     @property
     def now_ms(self) -> int:
@@ -154,8 +198,8 @@ class Cluster:
 
     def submit(self, raw: bytes) -> None:
         """Put a transaction on every producer's disk and into its pool."""
-        tx = self._check(raw)
         for peer in self.peers:
+            tx = peer.engine.check(raw)
             peer.store.write(WriteBatch(bodies=[(tx.tx_id, raw)]))
             peer.engine.add_transaction(tx)
 
@@ -175,3 +219,29 @@ class Cluster:
                 receive(message, now_ms=self.now_ms)
                 waiting += [(peer, answer) for answer in peer.take()]
         self.slot += 1
+
+
+GOVERNED_SLOTS = 60
+
+
+def govern(cluster: Cluster, *, slots: int = GOVERNED_SLOTS) -> None:
+    """Let a chain of five members and four seats pass, with records in every slot and four changes of the voting set.
+
+    In epoch 0 ``delta`` gives its weight to ``echo``, which takes its seat and, once it has sealed, its vote (set 1,
+    from slot 18 on); in epoch 2 ``bravo`` rotates its node key (set 2, slot 34); in epoch 4 ``charlie`` is accused,
+    struck (set 3, slot 42) and followed by ``delta`` (set 4, slot 50).
+    """
+    genesis = cluster.genesis
+    rotation = KeyChange(KeyOperation.ROTATE, NEXT_KEY.public_key, 0, NODE_KEYS["bravo"].key_id)
+    payloads: dict[int, tuple[str, Kind, Payload]] = {
+        1: ("delta", Kind.DELEGATE, Delegations([DelegationPart("echo", 100)])),
+        18: ("bravo", Kind.KEY, KeyChanges([rotation])),
+        34: ("alfa", Kind.EVIDENCE, double_vote(genesis, "charlie", height=30)),
+    }
+    while cluster.slot < slots:
+        slot = cluster.slot
+        cluster.submit(make_raw(genesis, range(slot * 5, slot * 5 + 4), now_ms=cluster.now_ms))
+        if slot in payloads:
+            member, kind, payload = payloads[slot]
+            cluster.submit(make_payload(genesis, kind, payload, now_ms=cluster.now_ms, member=member))
+        cluster.step()

@@ -18,6 +18,7 @@ from audit.export import (
 )
 from audit.raw import Head, RawBlock, RawFinality, read_finality, read_head, read_raw_block
 from audit.source import ExportSource
+from consensus.rows import BEST_CERTIFICATE, FINAL_CERTIFICATE, FINAL_POINT, read_final_point
 from ledger.block import (
     Block,
     BodyItem,
@@ -151,11 +152,25 @@ class Parts:
                     gone.append(transaction_key(tx_id))
                 else:
                     batch.bodies.append((tx_id, raw))
+        batch.puts += self._end_rows(store, original)
         store.write(batch)
         for key in gone:
             store.write(WriteBatch(puts=[(key, None)]))
         store.close()
         return path
+
+    def _end_rows(self, store: Store, original: Parts) -> list[tuple[bytes, bytes | None]]:
+        """Return the rows of another end of the chain, or of another proof of it."""
+        rows: list[tuple[bytes, bytes | None]] = []
+        if self.finality != original.finality:
+            certificate = self.finality.certificate
+            rows += [(FINAL_CERTIFICATE, certificate), (BEST_CERTIFICATE, certificate)]
+        if self.head != original.head:
+            point = read_final_point(store)
+            height, block_id = self.head.final_height, self.head.final_id
+            rows.append((FINAL_POINT, encode(msgspec.structs.replace(point, height=height, block_id=block_id))))
+            rows += [(height_key(above), None) for above in range(height + 1, original.head.final_height + 1)]
+        return rows
 
 
 def decode_or_none(body: bytes) -> list[BodyItem]:

@@ -205,7 +205,7 @@ def transaction_by_a_stranger(p: Parts) -> None:
     p.reseal_body(H, [(item_of(raw), raw), *p.items(H)[1:]])
 
 
-@changes("body[0].envelope.key_id")
+@changes("transactions[0].envelope.key_id")
 def transaction_by_a_node_key(p: Parts) -> None:
     raw = signed(p, p.transaction(H).items, key=NODE_KEYS["alfa"])
     p.reseal_body(H, [(item_of(raw), raw), *p.items(H)[1:]])

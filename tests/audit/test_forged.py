@@ -1,0 +1,106 @@
+"""Forged variants of a chain that elects, rotates and strikes: none passes the audit, none the light client."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from audit.follow import Follower
+from audit.light import LightClient
+from audit.source import ChainSource, DirectorySource
+from audit.verify import verify_chain
+from ledger.errors import InvalidProof
+from ledger.genesis import Genesis
+from ledger.leveldb import LevelStore
+from ledger.rules.ruleset import RuleSet
+from ledger.store import MemoryStore
+from tests.audit.chains import FIVE, NEXT_KEY, NODE_KEYS, Cluster, govern, make_genesis, rules_of
+from tests.audit.forgery import ForgedSource, Forgery, all_variants, replay
+from tests.audit.tamper import take_apart
+
+KEYS = {key.key_id: key for key in (*NODE_KEYS.values(), NEXT_KEY)}
+VARIANTS = all_variants()
+AUDITED = [name for name, variant in VARIANTS.items() if variant.field]
+IN_A_DIRECTORY = {
+    "headers_in_another_order": "height_row",
+    "chain_cut_where_the_end_is_merely_justified": "finality",
+}
+"""What is named differently there."""
+SEEN_BY_LIGHT = [name for name, variant in VARIANTS.items() if variant.light]
+
+
+@pytest.fixture(scope="module")
+def governed() -> Genesis:
+    return make_genesis(name="governed", members=FIVE, seats=4)
+
+
+@pytest.fixture(scope="module")
+def rules(governed: Genesis) -> RuleSet:
+    return rules_of(governed)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory, governed: Genesis) -> Path:
+    path = tmp_path_factory.mktemp("governed") / "data"
+    cluster = Cluster(governed, [LevelStore(path), *(MemoryStore() for _ in FIVE[1:])])
+    govern(cluster)
+    cluster.peers[0].store.close()
+    return path
+
+
+@pytest.fixture(scope="module")
+def good(directory: Path, governed: Genesis, rules: RuleSet) -> Forgery:
+    store = LevelStore(directory)
+    parts = take_apart(store, governed)
+    store.close()
+    return Forgery(parts, replay(parts, rules), KEYS)
+
+
+def field_of(source: ChainSource, genesis: Genesis, rules: RuleSet) -> tuple[int, str] | None:
+    found = verify_chain(source, genesis, rules=rules).first_difference
+    return None if found is None else (found.height, re.sub(r"\[\d\]", "[?]", found.field))
+
+
+def test_the_good_chain_passes_both(good: Forgery, governed: Genesis, rules: RuleSet, directory: Path) -> None:
+    assert field_of(good.parts.to_source(), governed, rules) is None
+    with closing(DirectorySource(directory)) as source:
+        report = verify_chain(source, governed, rules=rules)
+    assert (report.first_difference, report.height) == (None, 59)
+    follower = Follower(LightClient(governed), ForgedSource(good))
+    assert len(list(follower.poll())) == 59 + 4
+    assert (follower.client.point.height, follower.client.trusted.set_id) == (59, 4)
+
+
+def test_there_are_enough_of_them() -> None:
+    assert (len(AUDITED) >= 35, len(SEEN_BY_LIGHT) >= 35) == (True, True)
+
+
+@pytest.mark.parametrize("name", AUDITED)
+def test_the_audit_refuses_an_export(name: str, good: Forgery, rules: RuleSet) -> None:
+    forged = good.copy()
+    height = VARIANTS[name].forge(forged)
+    assert field_of(forged.parts.to_source(), forged.parts.genesis, rules) == (height, VARIANTS[name].field)
+
+
+@pytest.mark.parametrize("name", AUDITED)
+def test_the_audit_refuses_a_data_directory(
+    name: str, good: Forgery, rules: RuleSet, directory: Path, tmp_path: Path
+) -> None:
+    forged = good.copy()
+    height = VARIANTS[name].forge(forged)
+    path = forged.parts.to_directory(directory, good.parts, tmp_path / "data")
+    with closing(DirectorySource(path)) as source:
+        assert field_of(source, forged.parts.genesis, rules) == (height, IN_A_DIRECTORY.get(name, VARIANTS[name].field))
+
+
+@pytest.mark.parametrize("name", SEEN_BY_LIGHT)
+def test_the_light_client_refuses_it(name: str, good: Forgery, governed: Genesis) -> None:
+    forged = good.copy()
+    VARIANTS[name].forge(forged)
+    with pytest.raises(InvalidProof) as caught:
+        list(Follower(LightClient(governed), ForgedSource(forged)).poll())
+    assert VARIANTS[name].light in str(caught.value)
+    assert re.match(r"height \d+|set \d+", caught.value.where)
