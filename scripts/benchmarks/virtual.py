@@ -117,6 +117,9 @@ class VirtualNode:
         self.network.carry(self.peer.key_id, peer, self._encoded[1])
         return True
 
+    def review(self) -> None:
+        """Keep every connection: no key ends here."""
+
     def ban(self, peer: bytes, reason: str) -> None:
         """Fail: nobody lies here."""
         raise RuntimeError(f"{self.peer.member_id} banned {peer.hex()}: {reason}")
