@@ -14,17 +14,24 @@ RATE_UNIT = 1_000
 """A clock's rate error is counted in thousandths: real ones are a hundred times better."""
 
 
+class Runaway(Exception):
+    """There is no end to what happens: something answers itself."""
+
+
 class SimClock:
     """A queue of things to do, and the moment reached.
+
+    steps_max: more than this is no honest run.
 
     Attributes:
         now_ms: virtual UTC milliseconds; moves only when a planned thing is done.
         steps: how many things were done.
     """
 
-    def __init__(self, start_ms: int) -> None:
+    def __init__(self, start_ms: int, *, steps_max: int = 1_000_000) -> None:
         self.now_ms = start_ms
         self.steps = 0
+        self._steps_max = steps_max
         self._plans: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
         self._numbers = count()
 
@@ -37,11 +44,16 @@ class SimClock:
         heapq.heappush(self._plans, (self.now_ms + delay_ms, next(self._numbers), action, arguments))
 
     def run_until(self, until_ms: int) -> None:
-        """Do everything planned before ``until_ms``, in order, and what that plans in turn; then it is ``until_ms``."""
+        """Do everything planned before ``until_ms``, in order, and what that plans in turn; then it is ``until_ms``.
+
+        Raises Runaway where that does not end.
+        """
         plans, pop = self._plans, heapq.heappop
         while plans and plans[0][0] < until_ms:
             self.now_ms, _, action, arguments = pop(plans)
             self.steps += 1
+            if self.steps > self._steps_max:
+                raise Runaway(f"more than {self._steps_max} steps")
             action(*arguments)
         self.now_ms = until_ms
 

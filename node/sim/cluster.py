@@ -43,6 +43,8 @@ SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
 CHANGE_SLOTS = 12
 """A change of the voting set under way completes within this many slots of finality."""
+STEPS_PER_SLOT_NODE_MAX = 100
+"""Things that happen in a slot between two nodes, many times over."""
 FED = 1_000
 """Calls of plans have lower numbers than those of ``feed``."""
 PEERING_SLOTS = 60
@@ -98,7 +100,7 @@ class Simulation:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.clock = SimClock(GENESIS_MS)
+        self.clock = SimClock(GENESIS_MS, steps_max=STEPS_PER_SLOT_NODE_MAX * (plan.slots + 100) * plan.nodes**2)
         self.transcript = Transcript()
         self.world = World(plan.founders, plan.seats, epoch_slots=plan.epoch_slots, stand_ins=True)
         self.parliament = Parliament()

@@ -48,6 +48,9 @@ class Invariants:
         self.judge = Judge(world.chain_id, world.founding, liars, self.seen)
         self._world = world
         self._keys: dict[bytes, list[bytes]] = {}
+        self._judged = 0
+        self._told: dict[int, tuple[SimNode, BlockFinal]] = {}
+        """Final blocks above a height that no node has told of yet."""
         self._clock = clock
         self._transcript = transcript
         self._reached: dict[int, int] = {}
@@ -73,8 +76,9 @@ class Invariants:
         self._heads[node.number] = head
         self._check_not_undone(node)
         for height in range(1, final.height + 1):
-            block_id = read_final_id(node.store, height)
-            if height in self.final and block_id != self.final[height]:
+            block_id = read_final_id(node.store, height) or b""
+            # It may be final nowhere else, and never told: the power failed after the write.
+            if self.final.setdefault(height, block_id) != block_id:
                 raise Violation(f"n{node.number} restarted with another final block at height {height}")
 
     def on_crash(self, node: SimNode, where: str) -> None:
@@ -201,21 +205,27 @@ class Invariants:
 
     def _check_final(self, node: SimNode, event: BlockFinal) -> None:
         height, block_id = event.node.height, event.node.block_id
-        known = self.final.get(height)
-        if known is not None and known != block_id:
+        if self.final.setdefault(height, block_id) != block_id:
             raise Violation(f"conflicting final blocks at height {height}: n{node.number} has another one")
         header = event.block.sealed.header
         roots = (event.node.chain.state.tree.root, event.node.chain.history.root(), header.totals)
         if self._roots.setdefault(height, roots) != roots:
             raise Violation(f"n{node.number} has another state at height {height}")
         self._note_gap(node)
-        if known is None:
-            if self.final.get(height - 1) not in (None, header.parent_id):
-                raise Violation(f"the final block at {height} is not a child of the one before")
-            self.final[height] = block_id
-            self.final_at_ms[height] = self._clock.now_ms
-            self.judge.on_final(height, block_id, event.block, event.node.chain.state)
-            self._count(node, event.block)
+        self.final_at_ms.setdefault(height, self._clock.now_ms)
+        if height > self._judged:
+            self._told.setdefault(height, (node, event))
+        while self._judged + 1 in self._told:
+            self._judged += 1
+            self._judge(*self._told.pop(self._judged))
+
+    def _judge(self, node: SimNode, event: BlockFinal) -> None:
+        """Judge a block that is final, in ascending order and each height once."""
+        height, header = event.node.height, event.block.sealed.header
+        if self.final[height - 1] != header.parent_id:
+            raise Violation(f"the final block at {height} is not a child of the one before")
+        self.judge.on_final(height, event.node.block_id, event.block, event.node.chain.state)
+        self._count(node, event.block)
 
     def _count(self, node: SimNode, block: Block) -> None:
         """Count the records of a block that is final for the first time, each at most once."""

@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as one JSON object")
     parser.add_argument("--no-shrink", action="store_true", help="tell failing seeds as they are")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write the plan of the schedule told, to be edited")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write the plan of the schedule told")
     parser.add_argument("--plan", type=Path, metavar="FILE", help="run a plan that was saved instead of a seed's")
     return parser
 
@@ -90,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     choice = _choice(parser, options)
     try:
         if options.plan is not None:
-            return _tell_one(run_plan(_read_plan(options.plan)), options)
+            return _tell_one(run_plan(_read_plan(options.plan)), str(options.plan), options)
         if options.schedules == 1:
-            return _tell_one(choice.run(options.seed), options)
+            return _tell_one(choice.run(options.seed), f"seed {options.seed}", options)
         return _run_all(choice, options)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -106,26 +106,23 @@ def _read_plan(path: Path) -> Plan:
     return msgspec.json.decode(path.read_bytes(), type=Plan)
 
 
-def _tell_one(report: Report, options: argparse.Namespace) -> int:
+def _tell_one(report: Report, name: str, options: argparse.Namespace) -> int:
     """Tell one run, in its shortest form where it breaks a promise."""
     if report.violation and not options.no_shrink:
-        report = _shrink(report)
-    tell(report)
+        report, name = _shrink(report, name), f"{name}, cut down"
+    tell(report, name)
     if options.save:
         options.save.write_bytes(msgspec.json.format(msgspec.json.encode(report.plan)) + b"\n")
     return 1 if report.violation else 0
 
 
-def _shrink(report: Report) -> Report:
+def _shrink(report: Report, name: str) -> Report:
     """Return the shortest run found that breaks the same promise."""
-    sys.stderr.write(f"seed {report.plan.seed}: {report.violation}\nshrinking it\n")
+    sys.stderr.write(f"{name}: {report.violation}; cutting it down\n")
     shrinker = Shrinker(report)
-    before = len(report.lines)
     best = shrinker.run()
-    sys.stderr.write(
-        f"{len(report.plan.events)} events cut down to {len(best.plan.events)}, {before} lines to {len(best.lines)}, "
-        f"in {shrinker.runs} runs\n"
-    )
+    before, after = len(report.plan.events), len(best.plan.events)
+    sys.stderr.write(f"{before} events cut down to {after} in {shrinker.runs} runs\n")
     return best
 
 
@@ -179,7 +176,7 @@ def _sum_up(choice: Choice, total: Outcome, seconds: float, options: argparse.Na
     out.write("failing seeds: " + ", ".join(str(seed) for seed, _ in failures) + "\n")
     for seed, _ in failures[: 0 if options.no_shrink else SHRUNK_MAX]:
         out.flush()
-        tell(_shrink(choice.run(seed)))
+        tell(_shrink(choice.run(seed), f"seed {seed}"), f"seed {seed}, cut down")
 
 
 if __name__ == "__main__":

@@ -66,8 +66,8 @@ class Ticker:
         self._console.print(text, markup=False, soft_wrap=True)
 
 
-def tell(report: Report) -> None:
-    """Write a run's transcript and what it came to."""
+def tell(report: Report, name: str) -> None:
+    """Write a run's transcript and what it came to; ``name``: of its plan."""
     out, plan, seen = sys.stdout, report.plan, report.seen
     out.write("slot.ms   who  what\n")
     if plan.liars:
@@ -76,7 +76,7 @@ def tell(report: Report) -> None:
     out.writelines(f"{line}\n" for line in report.lines)
     crashes = sum(times for name, times in seen.items() if name.startswith("crash"))
     out.write(
-        f"seed {plan.seed}: {plan.nodes} nodes, final height {report.final_height}, "
+        f"{name}: {plan.nodes} nodes, final height {report.final_height}, "
         f"{seen['transaction submitted']} transactions, {crashes} crashes, "
         f"all well {report.settle_slots} slots after healing\n"
         f"transcript {report.digest}\n"

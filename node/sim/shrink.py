@@ -39,13 +39,13 @@ class Shrinker:
         runs: attempts made.
     """
 
-    def __init__(self, report: Report, *, runs_max: int = RUNS_MAX) -> None:
+    def __init__(self, report: Report, *, runs_max: int | None = None) -> None:
         """``report`` is of a run that broke a promise."""
         assert report.violation is not None
         self.best = report
         self.runs = 0
         self._kind = kind_of(report.violation)
-        self._runs_max = runs_max
+        self._runs_max = RUNS_MAX if runs_max is None else runs_max
 
     def run(self) -> Report:
         """Return the report of the smallest plan found that breaks the same promise."""

@@ -6,21 +6,29 @@ from collections.abc import Callable
 
 import pytest
 
+from consensus import tree
 from consensus.engine import Engine
-from consensus.votes import VoteGuard
+from consensus.finality import BranchFinality
+from consensus.tree import BlockNode
+from consensus.votes import VoteGuard, VotingSet
+from ledger import governance
+from ledger.entries import StruckEntry
+from ledger.payloads import Evidence
+from ledger.state import State
 from ledger.store import WriteBatch
 from node.sim.cluster import ALL_FAULTS, Fault, run_seed
 from node.sim.node import SimNode
 from node.sim.store import SimStore
 
-SEEDS = range(60)
+SEEDS = range(200)
+"""A broken rule is found long before the last of them; whatever else changes, there is room."""
 CRASHES = frozenset({Fault.DELAY, Fault.CRASH})
 
 
-def first_violation(faults: frozenset[Fault]) -> str:
+def first_violation(faults: frozenset[Fault], *, more: int = 0) -> str:
     """Return what the first of the fixed seeds that finds something finds."""
     for seed in SEEDS:
-        violation = run_seed(seed, 4, faults).violation
+        violation = run_seed(seed, 4, faults, more=more).violation
         if violation:
             print(f"seed {seed}: {violation}")
             return violation
@@ -103,3 +111,41 @@ def test_naive_finality(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Engine, "_update_head", update_and_finalise)
     assert first_violation(ALL_FAULTS)[:11] == "conflicting"
+
+
+def test_single_quorum_at_a_set_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new set votes alone as soon as its election is in the chain."""
+
+    def new_set_at_once(state: State) -> tuple[VotingSet, ...]:
+        voting = state.voting
+        if voting.pending is None:
+            return (VotingSet(voting.set_id, tuple(voting.producers)),)
+        return (VotingSet(voting.set_id + 1, tuple(voting.pending.producers)),)
+
+    monkeypatch.setattr(tree, "voting_sets", new_set_at_once)
+    assert "carries a certificate of 1 sets, not 2" in first_violation(ALL_FAULTS, more=1)
+
+
+def test_set_change_completes_when_justified(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = tree.begin_block
+
+    def begin_child(self: BlockNode, slot: int, finality: BranchFinality) -> State:
+        schedule = self.schedule_at(slot)
+        election = None if schedule is self.schedule else self._elected().election
+        return begin(self.position, schedule, election, slot, finality.justified)
+
+    monkeypatch.setattr(BlockNode, "begin_child", begin_child)
+    assert "completes a change that is not final yet" in first_violation(ALL_FAULTS, more=1)
+
+
+def test_evidence_against_whoever_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strike that hits another than who signed."""
+    strike = governance._strike
+
+    def strike_another(state: State, evidence: Evidence, height: int) -> State:
+        struck = strike(state, evidence, height)
+        victim = min(state.candidates.keys() - struck.struck.keys())
+        return state.changed({("struck", victim): StruckEntry(height, 0)})
+
+    monkeypatch.setattr(governance, "_strike", strike_another)
+    assert "which is honest" in first_violation(ALL_FAULTS, more=1)

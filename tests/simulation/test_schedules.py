@@ -8,6 +8,7 @@ import secrets
 import pytest
 
 from node.sim.cluster import ALL_FAULTS, Fault, Simulation, run_seed
+from node.sim.mix import Choice
 from node.sim.node import SimNode
 from node.sim.world import GENESIS_MS, SLOT_MS
 
@@ -15,9 +16,11 @@ FRESH = int(os.environ.get("SIMULATION_SEED") or secrets.randbelow(10**9))
 """Where the fresh seeds of this run begin; set SIMULATION_SEED to repeat it. A failure names the seed."""
 
 
-def outcome(seed: int, producers: int, faults: frozenset[Fault], *, peering: bool = False) -> tuple[int, str | None]:
+def outcome(
+    seed: int, producers: int, faults: frozenset[Fault], *, peering: bool = False, more: int = 0
+) -> tuple[int, str | None]:
     """Return the seed, so that a failure shows it, and what went wrong."""
-    return seed, run_seed(seed, producers, faults, peering=peering).violation
+    return seed, run_seed(seed, producers, faults, peering=peering, more=more).violation
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -56,11 +59,31 @@ def test_seven_nodes_bear_all_faults_at_once(seed: int) -> None:
     assert outcome(seed, 7, ALL_FAULTS) == (seed, None)
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("fault", sorted(Fault, key=lambda fault: fault.value), ids=lambda fault: fault.value)
+def test_elections_and_set_changes_under_each_fault(fault: Fault) -> None:
+    assert outcome(1, 4, frozenset({fault}), more=1) == (1, None)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_elections_and_set_changes_under_all_faults_at_once(seed: int) -> None:
+    assert outcome(seed, 4, ALL_FAULTS, more=1) == (seed, None)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_sets_that_give_way_to_others(seed: int) -> None:
+    assert outcome(seed, 4, ALL_FAULTS, more=4) == (seed, None)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_elections_and_set_changes_with_real_gossip_and_sync(seed: int) -> None:
+    assert outcome(seed, 4, ALL_FAULTS, more=1, peering=True) == (seed, None)
+
+
+@pytest.mark.parametrize("number", range(10))
 def test_fresh_seeds(number: int) -> None:
     """A failure names the seed; it then becomes a test of its own."""
     seed = FRESH + number
-    assert outcome(seed, 4, ALL_FAULTS) == (seed, None)
+    assert (seed, Choice().run(seed).violation) == (seed, None)
 
 
 def test_void_records_of_a_branch_that_lost_are_not_forgotten() -> None:
