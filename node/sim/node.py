@@ -32,7 +32,7 @@ PUSH_MAX = 20
 """Pending transactions offered again at a time."""
 VOTE_RELAYED = 0.5
 """How likely a vote is sent on. Its voter sends it again when it leads to nothing."""
-STATUS_MS = 700
+STATUS_MS = 1_000
 """How often a node says how far it is, to one peer."""
 
 

@@ -38,7 +38,10 @@ RATE_MAX = 20
 STEP_MS_MAX = 2 * SLOT_MS
 """Clocks jump by up to this much, either way."""
 FAULTS_PER_SLOT_MILLI = 1_300
-SUBMISSIONS_PER_SLOT_MILLI = 600
+SUBMISSIONS_MILLI = 600
+"""Transactions of records in a thousand slots."""
+GOVERNED_SUBMISSIONS_MILLI = 400
+"""Where there are those of members that govern as well."""
 
 
 class Fault(Enum):
@@ -124,7 +127,7 @@ def draw_plan(
     lies = [lie for lie in Lie if random.randrange(3)] if liars else []
     unready = [n for n in range(nodes) if random.randrange(6) == 0] if more else []
     skews = [random.randint(-SLOT_MS // 4, SLOT_MS // 4) if Fault.SKEW in kinds else 0 for _ in range(nodes)]
-    events = _draw_submissions(random, founders, slots)
+    events = _draw_submissions(random, founders, slots, GOVERNED_SUBMISSIONS_MILLI if more else SUBMISSIONS_MILLI)
     if more:
         events += draw_governing(random, Members(nodes, founders, producers, liars), slots)
     timed = [kind for kind in Fault if kind in kinds and kind not in {Fault.SKEW, Fault.BYZANTINE}]
@@ -174,12 +177,12 @@ def _draw_links(random: Random, producers: int) -> list[tuple[int, int]]:
     return sorted(random.sample(links, random.randint(0, len(links) // 3)))
 
 
-def _draw_submissions(random: Random, producers: int, slots: int) -> list[AnyEvent]:
+def _draw_submissions(random: Random, producers: int, slots: int, per_mille: int) -> list[AnyEvent]:
     """Return transactions: mostly of new calls, now and then of one that was reported before by the same member."""
     submissions: list[AnyEvent] = []
     reported: list[list[int]] = [[] for _ in range(producers)]
     call = 0
-    count = -(-slots * SUBMISSIONS_PER_SLOT_MILLI // 1000)
+    count = -(-slots * per_mille // 1000)
     for at_ms in sorted(random.randrange(slots * SLOT_MS) for _ in range(count)):
         node = random.randrange(producers)
         calls = []

@@ -27,6 +27,7 @@ from ledger.genesis import (
     chain_id_of,
 )
 from ledger.payloads import Payload
+from ledger.state import State
 from ledger.transaction import Kind, make_transaction
 from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction, KeyOf, check_transaction
@@ -139,6 +140,11 @@ def make_genesis(members: int, seats: int | None = None, epoch_slots: int = EPOC
     return Genesis(1, "simulated", GENESIS_MS, parameters, founders, delegations, RuleSetPin([], []))
 
 
+@cache
+def _founding_state(members: int, seats: int | None, epoch_slots: int) -> State:
+    return founding_state(make_genesis(members, seats, epoch_slots))
+
+
 class NoRules:
     """A rule set that every record keeps."""
 
@@ -165,7 +171,7 @@ class World:
         self._stand_ins = stand_ins
         self.genesis = make_genesis(members, seats, epoch_slots)
         self.chain_id = chain_id_of(self.genesis)
-        self.founding = founding_state(self.genesis)
+        self.founding = _founding_state(members, seats, epoch_slots)
         self._rules = NoRules(self.founding.rule_set)
         self._checked: dict[bytes, CheckedTransaction] = {}
         self.by_id: dict[bytes, CheckedTransaction] = {}
