@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_DEPTHS = ("1", "2 to 3", "4 and more")
 _BANDS = ("1", "2 to 3", "4 to 7", "8 to 15", "16 and more")
 
 SIZES: Mapping[str, str] = {
@@ -24,7 +25,7 @@ SIZES: Mapping[str, str] = {
 """How much happened."""
 
 STATES: Mapping[str, str] = {
-    **{f"reorganisation of {band}": "blocks that an honest node left for a better branch" for band in _BANDS[:4]},
+    **{f"reorganisation of {band}": "blocks that an honest node left for a better branch" for band in _DEPTHS},
     **{f"nothing final for {band} slots": "on an honest node, until something was" for band in _BANDS[1:]},
     "partition with a quorum": "one side can go on",
     "partition without a quorum": "no side can",
