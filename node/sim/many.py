@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from node.sim.coverage import Coverage
 from node.sim.mix import Choice
 
-CHUNK = 10
-"""Seeds handed to a worker at a time: about half a second."""
+CHUNK = 5
+"""Seeds handed to a worker at a time: about a quarter of a second, which is how long an interrupt waits."""
 WAITING_PER_JOB = 2
 """Chunks handed out for each worker, so that none waits and an interrupt need not wait long."""
 
