@@ -78,6 +78,9 @@ class AuditReport:
         records: in them, void ones included.
         void: of those, how many do not count.
         totals: of all blocks that held.
+        elections: held in them.
+        set_changes: of the voting set, completed in them.
+        struck: members that an election passed over for a proven fault, in order.
         final_height: the highest block proved final by certificates.
         head_certificate: what proves it, where no block carries it yet.
         checked_rows: rows of the data directory's indexes that were held against the blocks.
@@ -93,6 +96,9 @@ class AuditReport:
     records: int = 0
     void: int = 0
     totals: Totals = field(default_factory=lambda: EMPTY_TOTALS)
+    elections: int = 0
+    set_changes: int = 0
+    struck: list[str] = field(default_factory=list)
     final_height: int = 0
     head_certificate: Certificate | None = None
     checked_rows: int = 0
@@ -117,6 +123,9 @@ class AuditReport:
             "records": self.records,
             "void": self.void,
             "totals": to_readable(self.totals),
+            "elections": self.elections,
+            "set_changes": self.set_changes,
+            "struck": self.struck,
             "final_height": self.final_height,
             "head_certificate": to_readable(self.head_certificate),
             "checked_rows": self.checked_rows,
@@ -136,7 +145,16 @@ class AuditReport:
         """Return the verdict as one line for a person."""
         if self.first_difference is not None:
             return f"NOT OK: {self.first_difference.sentence()}"
-        return (
-            f"OK: {self.blocks:,} blocks, {self.records:,} records ({self.void:,} void), "
-            f"final at height {self.height} id {self.head_id.hex()}"
-        )
+        parts = [
+            f"{self.blocks:,} blocks, {self.records:,} records ({self.void:,} void)",
+            _counted(self.elections, "election", "elections"),
+            _counted(self.set_changes, "change of the voting set", "changes of the voting set"),
+            f"struck: {' '.join(self.struck)}" if self.struck else "",
+            f"final at height {self.height} id {self.head_id.hex()}",
+        ]
+        return "OK: " + ", ".join(filter(None, parts))
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    """Return a count in words; nothing for none."""
+    return f"{count:,} {one if count == 1 else many}" if count else ""

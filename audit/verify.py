@@ -63,13 +63,22 @@ class KnownHead:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A block that held."""
+    """A block that held.
+
+    Attributes:
+        is_election: it is the first of an epoch.
+        struck: members that its election passed over for a proven fault.
+        set_id: the voting set that is current after it.
+    """
 
     height: int
     block_id: bytes
     tx_ids: list[bytes]
     totals: Totals
     overlay: Overlay
+    is_election: bool
+    struck: list[str]
+    set_id: int
 
 
 class ChainAuditor:
@@ -132,7 +141,16 @@ class ChainAuditor:
         self._index.count(header.height, seen.overlay, expiries, time_ms)
         self._raw.clear()
         self._advance(Position(chain, finality, header.height if body else self.position.last_records_height), schedule)
-        return Applied(chain.height, chain.block_id, [tx.tx_id for tx in transactions], header.totals, seen.overlay)
+        return Applied(
+            chain.height,
+            chain.block_id,
+            [tx.tx_id for tx in transactions],
+            header.totals,
+            seen.overlay,
+            election is not None,
+            election.struck if election else [],
+            chain.state.voting.set_id,
+        )
 
     def _advance(self, position: Position, schedule: Schedule) -> None:
         """Take the last block in."""
@@ -424,6 +442,9 @@ def _check_end(
 def _take_in(report: AuditReport, applied: Applied) -> None:
     report.height, report.head_id = applied.height, applied.block_id
     report.blocks += 1
+    report.elections += applied.is_election
+    report.set_changes = applied.set_id
+    report.struck += applied.struck
     report.transactions += len(applied.tx_ids)
     report.records += applied.totals.records + applied.totals.void
     report.void += applied.totals.void

@@ -211,7 +211,8 @@ class Watch:
             f"OK: final at height {client.point.height} id {client.point.block_id.hex()}; "
             f"voting set {client.trusted.set_id}: {voters}"
         )
-        text += f"; {agree} nodes agree" if len(self._followers) > 1 else ""
+        asked = len(self._followers)
+        text += f"; {agree} of {asked} nodes agree" if asked > 1 else ""
         event = {"event": "ok", "height": client.point.height, "id": client.point.block_id.hex()}
         self._emit(text, event | {"set_id": client.trusted.set_id, "sources": agree})
         return NO_ANSWER if self.silent or behind else 0

@@ -69,6 +69,8 @@ def test_the_good_chain_passes_both(good: Forgery, governed: Genesis, rules: Rul
     with closing(DirectorySource(directory)) as source:
         report = verify_chain(source, governed, rules=rules)
     assert (report.first_difference, report.height) == (None, 59)
+    assert (report.elections, report.set_changes, report.struck) == (7, 4, ["charlie"])
+    assert "(0 void), 7 elections, 4 changes of the voting set, struck: charlie, final at" in report.sentence()
     follower = Follower(LightClient(governed), ForgedSource(good))
     assert len(list(follower.poll())) == 59 + 4
     assert (follower.client.point.height, follower.client.trusted.set_id) == (59, 4)

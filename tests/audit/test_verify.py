@@ -73,7 +73,7 @@ def test_a_good_chain_passes(original: Parts, data_dir: Path, genesis: Genesis, 
         assert report.head_certificate.s_id == report.head_id
     assert (from_export.checked_rows, from_directory.checked_rows > 14 + 18) == (0, True)
     assert from_directory.sentence() == (
-        f"OK: 14 blocks, 110 records (26 void), final at height 14 id {original.head.final_id.hex()}"
+        f"OK: 14 blocks, 110 records (26 void), 1 election, final at height 14 id {original.head.final_id.hex()}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -224,3 +225,14 @@ def test_tail_shows_what_happens(node: LocalNode, records: list[dict[str, Any]])
         finally:
             tail.terminate()
     assert {"block", "final"} >= {event["event"] for event in events}
+
+
+def test_follow_verifies_what_is_final(node: LocalNode, handed: list[dict[str, Any]], tmp_path: Path) -> None:
+    """By proof, from the genesis file on; a second time from where the first one ended."""
+    far = tmp_path / "far.json"
+    asked = ["follow", node.place.url, "--genesis", str(node.place.home.parent / "genesis.json"), "--once"]
+    first = run(node, *asked, "--checkpoint", far)
+    assert (first.returncode, first.stderr.count("from genesis")) == (0, 1), first.stderr
+    assert re.match(r"OK: final at height \d+ id [0-9a-f]{64}; voting set 0: solo$", first.stdout.splitlines()[-1])
+    again = run(node, *asked, "--checkpoint", far)
+    assert (again.returncode, again.stderr.count("as the checkpoint says")) == (0, 1), again.stderr

@@ -71,7 +71,7 @@ def receipt(tmp_path: Path, data_dir: Path, original: Parts, genesis: Genesis) -
 
 @pytest.fixture
 def ok(original: Parts) -> str:
-    return f"OK: 14 blocks, 110 records (26 void), final at height 14 id {original.head.final_id.hex()}\n"
+    return f"OK: 14 blocks, 110 records (26 void), 1 election, final at height 14 id {original.head.final_id.hex()}\n"
 
 
 def test_a_directory(run: Run, data_dir: Path, genesis_file: Path, ok: str) -> None:
