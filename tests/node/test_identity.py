@@ -10,7 +10,7 @@ from ledger.errors import ConfigError
 from ledger.payloads import CandidateChange, KeyChange, KeyChanges, KeyOperation
 from ledger.transaction import Kind
 from node.identity import Identity
-from node.sim.world import EPOCH_SLOTS, govern_key, member_name, producer_key, submit_key
+from node.sim.world import EPOCH_SLOTS, HEARTBEAT_SLOTS, govern_key, member_name, producer_key, submit_key
 from tests.consensus.bench_kit import Bench, time_of
 
 NEW = producer_key(9)
@@ -37,10 +37,18 @@ def test_a_members_node() -> None:
     assert identity.node_key(producer_key(2).key_id) is not None
     for key in (submit_key(2), govern_key(2), STRANGER):
         assert identity.node_key(key.key_id) is None
-    assert [identity.is_unknown(key.key_id) for key in (submit_key(2), STRANGER)] == [False, True]
     assert identity.is_candidate(producer_key(2).key_id)
     assert not identity.is_candidate(submit_key(2).key_id)
     assert identity.voting_keys([submit_key(2).key_id, STRANGER.key_id]) == {producer_key(2).key_id}
+
+
+def test_a_key_that_may_have_come_up_since() -> None:
+    """Only while the head is so old that there must be blocks which are not here."""
+    bench = Bench(4)
+    play(bench, 0, 5)
+    for slot, may_be in ((5, False), (4 + 2 * HEARTBEAT_SLOTS, False), (5 + 2 * HEARTBEAT_SLOTS, True)):
+        identity = Identity(bench.engines[1], (producer_key(1),), clock_ms=lambda slot=slot: time_of(slot))  # type: ignore[misc]
+        assert [identity.is_unknown(key.key_id) for key in (submit_key(2), STRANGER)] == [False, may_be]
 
 
 @pytest.mark.parametrize(
