@@ -5,7 +5,8 @@ Source: docs/operations.md, "Governing the chain".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from consensus.engine import Engine
 from ledger.crypto import PrivateKey
@@ -14,19 +15,31 @@ from ledger.errors import ConfigError
 from ledger.genesis import Role
 from ledger.governance import keys_in_office
 from ledger.state import State
+from node.clock import now_ms
 from node.logs import get_log
+
+BEHIND_HEARTBEATS: Final = 2
+"""A chain that goes on has a head that is younger than this: otherwise this node is behind, or all have stopped."""
 
 
 class Identity:
     """A node's keys in the state at the head of its best chain."""
 
-    def __init__(self, engine: Engine, keys: tuple[PrivateKey, ...], *, is_joining: bool = False) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        keys: tuple[PrivateKey, ...],
+        *,
+        is_joining: bool = False,
+        clock_ms: Callable[[], int] = now_ms,
+    ) -> None:
         """Check the keys. Raises ConfigError where they are nobody's, of two members, or ended.
 
         keys: the node key and, while it rotates, the one that takes its place.
         is_joining: they may be nobody's yet.
         """
         self._engine = engine
+        self._clock_ms = clock_ms
         self._keys = keys
         self._present = keys[0]
         self._log = get_log("node")
@@ -89,8 +102,11 @@ class Identity:
         return state.keys[key_id] if entry is None and key_id in keys_in_office(state) else entry
 
     def is_unknown(self, key_id: bytes) -> bool:
-        """Tell whether the chain, as far as it is here, has never had a key."""
-        return key_id not in self._state.keys
+        """Tell whether a key may be a member's for all that is known here: it is new, and this node is far behind."""
+        if key_id in self._state.keys:
+            return False
+        age_slots = self._engine.slot_at(self._clock_ms()) - self._engine.head.slot
+        return age_slots > BEHIND_HEARTBEATS * self._state.parameters.heartbeat_slots
 
     def is_candidate(self, key_id: bytes) -> bool:
         """Tell whether a member stands for a seat with a key, or holds one with it."""

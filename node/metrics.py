@@ -80,6 +80,15 @@ class _NodeCollector(Collector):
         engine = self._node.engine
         yield _gauge("ledgerd_producers", "Producers of the epoch.", len(engine.producers))
         yield _gauge("ledgerd_quorum", "Producers that make a quorum.", engine.quorum)
+        governed = engine.head.chain.state
+        yield _gauge(
+            "ledgerd_voting_set", "Number of the voting set, one more with each change.", governed.voting.set_id
+        )
+        is_changing = governed.voting.pending is not None
+        yield _gauge("ledgerd_voting_set_changing", "1 while a change of the voting set is not final.", is_changing)
+        yield _gauge("ledgerd_members", "Members of the chain.", len(governed.members))
+        yield _gauge("ledgerd_members_struck", "Members proven faulty and not readmitted.", len(governed.struck))
+        yield _gauge("ledgerd_proposals", "Proposals that were not carried out yet.", len(governed.proposals))
 
     def _counters(self) -> Iterator[Metric]:
         counters = self._node.counters

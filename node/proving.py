@@ -11,8 +11,10 @@ from typing import Any
 from consensus.election import founding_state
 from consensus.epochs import voting_sets
 from consensus.setchange import VotingProof, check_voting_proof
+from consensus.votes import SignatureCheck
 from ledger.block import Header
 from ledger.codec import decode
+from ledger.crypto import is_valid_signature
 from ledger.errors import EncodingError, InvalidProof
 from ledger.genesis import Genesis, chain_id_of
 from ledger.readable import from_readable
@@ -36,7 +38,9 @@ class Proved:
     set_changes: int
 
 
-def check_state_answer(answer: Any, genesis: Genesis, text: str) -> Proved:
+def check_state_answer(
+    answer: Any, genesis: Genesis, text: str, *, is_valid: SignatureCheck = is_valid_signature
+) -> Proved:
     """Return what an answer of ``/v1/state?key=TEXT`` proves. Raises InvalidProof, EncodingError for another key."""
     key = parse_state_key(text)
     try:
@@ -52,11 +56,11 @@ def check_state_answer(answer: Any, genesis: Genesis, text: str) -> Proved:
     chain_id = chain_id_of(genesis)
     trusted = voting_sets(founding_state(genesis))[0]
     for change in changes:
-        following = check_voting_proof(change, trusted, chain_id)
+        following = check_voting_proof(change, trusted, chain_id, is_valid=is_valid)
         # [REJECT] Each proof leads from one set to the next
         if following is None:
             raise InvalidProof("no change of the voting set is pending there", where=f"set_changes[{trusted.set_id}]")
         trusted = following
-    check_voting_proof(final, trusted, chain_id)
+    check_voting_proof(final, trusted, chain_id, is_valid=is_valid)
     verify_state_proof(final.header.state_root, state_path(*key), value, proof)
     return Proved(entry, final.header, len(changes))

@@ -28,12 +28,13 @@ class Ending:
 
 
 class Connection:
-    """A connection to a proven peer."""
+    """A connection to a proven peer, to which this node proved the key ``own_key_id``."""
 
-    __slots__ = ("end", "outbox", "outbox_bytes", "peer", "side", "wake", "ws")
+    __slots__ = ("end", "outbox", "outbox_bytes", "own_key_id", "peer", "side", "wake", "ws")
 
-    def __init__(self, peer: ProvenPeer, ws: WebSocket, side: Side) -> None:
+    def __init__(self, peer: ProvenPeer, ws: WebSocket, side: Side, own_key_id: bytes) -> None:
         self.peer = peer
+        self.own_key_id = own_key_id
         self.ws = ws
         self.side = side
         self.outbox: deque[bytes] = deque()

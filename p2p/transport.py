@@ -77,8 +77,8 @@ class Transport:
 
     key: this node's, or what returns it where it may change.
     node_key: the key of a member that may meet peers by its id, or None.
-    is_unknown: whether a key id was never seen on the chain, as far as it is known here: who has such a key is a
-        peer nevertheless where the operator named its address.
+    is_unknown: whether a key id may be a member's for all that is known here, this node being far behind: who has
+        such a key is a peer where the operator named its address.
     on_message: takes a peer's message; what it returns is awaited before the peer's next message is read.
     on_peer_up, on_peer_down: always alternate for one peer; the latter with the reason.
     on_fault: a peer sent what is no message; its connection is closed.
@@ -189,10 +189,9 @@ class Transport:
 
     def review(self) -> None:
         """Close what the chain no longer allows: connections of keys that ended, and all where our own key changed."""
-        key = self._identity()
-        if key.key_id != self._key.key_id:
-            self._key = key
-            for connection in list(self._connections.values()):
+        self._key = self._identity()
+        for connection in list(self._connections.values()):
+            if connection.own_key_id != self._key.key_id:
                 self._finish(connection, Ending("this node changes to its next key", CloseCode.SHUTDOWN))
         for key_id, connection in list(self._connections.items()):
             entry = self._node_key(key_id)
@@ -306,6 +305,7 @@ class Transport:
 
     async def _serve_busy(self, ws: WebSocket, side: Side, address: str, certificate: bytes | None) -> None:
         self._handshakes += 1
+        own_key_id = self._key.key_id
         try:
             # Only where the operator vouches for the address. Others are admitted by the chain alone.
             is_named = side is Side.DIALLER and address in self._config.peers
@@ -317,7 +317,7 @@ class Transport:
             self._handshakes -= 1
         if side is Side.DIALLER:
             self._keys[address] = peer.key_id
-        connection = Connection(peer, ws, side)
+        connection = Connection(peer, ws, side, own_key_id)
         refusal = self._admit(connection)
         if refusal is not None:
             await close(ws, refusal)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -77,6 +79,27 @@ def test_commands_in_the_guide_exist() -> None:
     mentioned = set(re.findall(r"ledgerctl ([a-z]+)", TEXT))
     assert mentioned - commands == set()
     assert {"keygen", "genesis", "network", "token", "status"} <= mentioned
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """Return the ledgerctl commands in the code of a document, words as a shell splits them."""
+    code = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    lines = code.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip().startswith("ledgerctl ")]
+
+
+def test_commands_in_the_guide_are_spelt_as_the_program_wants_them() -> None:
+    """Every option and argument of every ledgerctl line is one that the command takes; nothing is run."""
+    found = commands_of(TEXT)
+    assert len(found) > 25
+    for words in found:
+        command: Any = typer.main.get_command(ledgerctl)
+        context = command.make_context("ledgerctl", ["status"])
+        name, rest = "", [word for word in words[1:] if word not in {"&", "..."}]
+        while hasattr(command, "commands"):
+            assert rest[0] in command.commands, words
+            name, command, rest = rest[0], command.commands[rest[0]], rest[1:]
+        command.make_context(name, rest, parent=context)
 
 
 def test_errors_in_the_table_are_words_of_the_program() -> None:

@@ -281,7 +281,7 @@ def test_a_strangers_key(start: Start, place: ClusterNode, tmp_path: Path) -> No
     assert_refused(
         done,
         "--key: the node key belongs to no member of this chain",
-        "expected a key with the node role in the genesis file",
+        "expected a node key of a member",
         stranger.key_id.hex(),
         "Start with the member's own key",
     )

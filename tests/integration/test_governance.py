@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -125,6 +126,7 @@ def test_a_member_is_admitted_joins_and_votes_and_a_key_rotates_while_records_fl
                 admit(cluster, nodes, epsilon)
                 stand(nodes, epsilon)
                 beta = rotate(cluster, nodes, beta)
+                epsilon = begin_anew(epsilon)
             everybody = [*nodes, epsilon]
             for tx_id in feeder.sent:
                 wait_until("all is final", lambda tx_id=tx_id: all(is_final(n, tx_id) for n in everybody))
@@ -194,4 +196,18 @@ def rotate(cluster: Cluster, nodes: list[LocalNode], beta: LocalNode) -> LocalNo
     beta.start()
     beta.wait_ready()
     wait_until("beta is in step with the new key alone", lambda: sync_state(beta) == "in-step", CHANGE_SECONDS)
+    wait_until("beta votes", lambda: (get(beta, "/v1/status") or {})["signing"]["state"] == "clear", CHANGE_SECONDS)
     return beta
+
+
+def begin_anew(node: LocalNode) -> LocalNode:
+    """A node with an empty data directory knows neither its own key nor beta's: it syncs through both coming up."""
+    node.terminate()
+    assert node.wait_stopped() == 0
+    shutil.rmtree(node.place.data)
+    node = LocalNode(node.place, ["--joining"])
+    node.start()
+    node.wait_ready()
+    wait_until("the node is in step again", lambda: sync_state(node) == "in-step", CHANGE_SECONDS)
+    assert ctl("status", "--url", node.place.url)["member_id"] == "epsilon"
+    return node

@@ -175,7 +175,7 @@ def test_show(node: LocalNode, handed: list[dict[str, Any]], records: list[dict[
     [
         (("head",), "final.height"),
         (("block", "1"), " records  "),
-        (("producers",), "A quorum is 1 of 1."),
+        (("producers",), "A quorum is 1 of 1, 0 may fail."),
         (("peers",), "no peers"),
         (("genesis",), "faults tolerated"),
     ],

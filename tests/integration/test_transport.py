@@ -59,8 +59,10 @@ async def until(condition, seconds=10):
 class End:
     """A transport that listens on loopback and remembers what it was told."""
 
-    def __init__(self, key, *, peers=(), chain_id=CHAIN, tls=None, certificate=None, endpoint="", entries=ENTRIES):
-        self.key_id = key.key_id
+    def __init__(
+        self, key, *, peers=(), chain_id=CHAIN, tls=None, certificate=None, endpoint="", entries=ENTRIES, known=()
+    ):
+        self.key_id = key().key_id if callable(key) else key.key_id
         self.events = []
         self.messages = []
         self.refused = []
@@ -78,6 +80,7 @@ class End:
             on_fault=lambda key_id, reason: self.faults.append((key_id, reason)),
             on_refused=lambda address, reason: self.refused.append(reason),
             is_candidate=lambda key_id: key_id in ENTRIES,
+            is_unknown=lambda key_id: key_id not in entries and key_id not in known,
         )
 
     def take(self, peer, message):
@@ -451,3 +454,52 @@ def test_loopback():
     """By name or address."""
     hosts = ["localhost", "127.0.0.1", "127.9.9.9", "::1", "192.0.2.1", "node.example", ""]
     assert [is_loopback(host) for host in hosts] == [True, True, True, True, False, False, False]
+
+
+async def test_a_key_that_ended_is_closed_with_a_reason(make):
+    """At the next review, on the side that knows."""
+    entries = dict(ENTRIES)
+    a = await make(LOW, entries=entries, known=ENTRIES)
+    b = await make(HIGH, peers=[a.url])
+    await until(lambda: a.connected and b.connected)
+    a.transport.review()
+    assert a.connected == [b.key_id]
+    del entries[b.key_id]
+    a.transport.review()
+    assert a.connected == []
+    assert a.events[-1] == ("down", b.key_id, "the peer's key is no longer a node key")
+    await until(lambda: ("down", a.key_id, "the peer closed: the peer's key is no longer a node key") in b.events)
+    await until(lambda: any("no member has this node key" in reason for reason in a.refused))
+
+
+async def test_a_node_goes_over_to_its_next_key(make):
+    """Its connections end, it dials again, and is known by the new key."""
+    keys = [LOW]
+    a = await make(HIGH)
+    b = await make(lambda: keys[0], peers=[a.url])
+    await until(lambda: a.connected == [LOW.key_id])
+    keys[0] = MIDDLE
+    b.transport.review()
+    # A handshake that was under way with the old key ends at the next look.
+    await until(lambda: b.transport.review() or a.connected == [MIDDLE.key_id])
+    await until(lambda: b.connected == [HIGH.key_id])
+    assert ("down", HIGH.key_id, "this node changes to its next key") in b.events
+
+
+async def test_whoever_is_far_behind_takes_the_peers_that_its_operator_named(make):
+    """One that it does not know yet by the address, and by name once the chain tells; nobody else."""
+    entries = {LOW.key_id: ENTRIES[LOW.key_id]}
+    a = await make(LOW, endpoint="ws://127.0.0.1:1")
+    behind = await make(HIGH, peers=[a.url], entries=entries)
+    del entries[LOW.key_id]
+    behind.transport.review()
+    assert behind.connected == []
+    await until(lambda: behind.connected == [a.key_id])
+    behind.transport.review()
+    assert [peer.member_id for peer in behind.transport.peers] == [""]
+    entries[LOW.key_id] = ENTRIES[LOW.key_id]
+    behind.transport.review()
+    assert [peer.member_id for peer in behind.transport.peers] == [ENTRIES[LOW.key_id].member_id]
+    c = await make(MIDDLE, peers=[behind.url])
+    await until(lambda: c.refused)
+    assert behind.connected == [a.key_id]

@@ -12,7 +12,9 @@ from consensus import pool as pool_module
 from ledger.block import Vote
 from ledger.crypto import PrivateKey
 from ledger.errors import StoreDamaged
+from ledger.payloads import CandidateChange, DelegationPart, Delegations
 from ledger.store import MemoryStore, Space, WriteBatch
+from ledger.transaction import Kind
 from node import driver as driver_module
 from node.clock import now_ms
 from node.intake import Overloaded
@@ -206,3 +208,24 @@ def test_a_clock_set_back_an_hour_stops_nothing(place: Place, monkeypatch: pytes
     assert node.driver._until_slot_ms() == 0
     node.driver._handle_timers()
     assert 0 < node.driver._until_slot_ms() <= place.world.genesis.parameters.slot_ms
+
+
+async def test_a_transaction_that_governs_is_refused_at_once_where_it_does_not_fit() -> None:
+    """And one that is on disk already is no error, whatever became of it since."""
+    place = Place(1)
+    node = place.node()
+    node.start()
+
+    def signed(payload: CandidateChange | Delegations, kind: Kind) -> bytes:
+        return place.world.make_payload(0, kind, payload, now_ms=now_ms())
+
+    withdraw = signed(CandidateChange(None), Kind.CANDIDATE)
+    wrong = signed(Delegations([DelegationPart("nobody", 1)]), Kind.DELEGATE)
+    first, second = await node.submit_transactions([withdraw, wrong])
+    assert (first.status, first.error) == ("stored", None)
+    assert second.error is not None
+    assert (second.status, second.error.what) == ("refused", "no candidate")
+    await _until(lambda: "carrier-00" not in node.state.candidates)
+    (again,) = await node.submit_transactions([withdraw])
+    assert (again.status, again.error) == ("known", None)
+    await node.stop()

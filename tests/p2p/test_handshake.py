@@ -199,3 +199,29 @@ def test_arbitrary_frames(frames):
         with pytest.raises(PeerError):
             handshake.receive(frame)
     assert handshake.peer is None
+
+
+def test_a_stranger_at_an_address_that_the_operator_named():
+    """Its key is proven all the same; whose it is nobody can say yet. A key that is known and ended is refused."""
+    known = {}
+    a = Handshake(
+        Side.DIALLER, key=KEYS["carrier-a"], chain_id=CHAIN, nonce=b"\x01" * 32, node_key=known.get,
+        nonces=NonceMemory(), is_stranger=lambda key_id: key_id == STRANGER.key_id,
+    )  # fmt: skip
+    b = side(Side.ACCEPTOR, STRANGER)
+    run(a, b)
+    assert a.peer == ProvenPeer(STRANGER.key_id, "", "", 1)
+    a = Handshake(
+        Side.DIALLER, key=KEYS["carrier-a"], chain_id=CHAIN, nonce=b"\x03" * 32, node_key=known.get,
+        nonces=NonceMemory(), is_stranger=lambda key_id: key_id == STRANGER.key_id,
+    )  # fmt: skip
+    assert "no member has this node key" in refusal(a, side(Side.ACCEPTOR).start()).what
+
+
+def test_a_stranger_has_to_prove_its_key_as_well():
+    a = Handshake(
+        Side.DIALLER, key=KEYS["carrier-a"], chain_id=CHAIN, nonce=b"\x01" * 32, node_key=ENTRIES.get,
+        nonces=NonceMemory(), is_stranger=lambda key_id: key_id == STRANGER.key_id,
+    )  # fmt: skip
+    hello = side(Side.ACCEPTOR, STRANGER).start()
+    assert "proof" in refusal(a, hello, encode_message(Proof(bytes(64)))).where
