@@ -149,13 +149,6 @@ class VotePool:
             self._drop(held.pop(0), vote.key_id)
         return True
 
-    def conflicting(self, link: Link, key_id: bytes) -> Link | None:
-        """Return another link that ``key_id`` voted for with the same target height: proof of a double vote."""
-        for other in self._by_key.get(key_id, ()):
-            if other != link and other.target.height == link.target.height:
-                return other
-        return None
-
     def certificate(self, link: Link, sets: Sequence[VotingSet]) -> Certificate | None:
         """Return the certificate on ``link`` once a quorum of every set voted for it, else None."""
         votes = self._links.get(link, {})

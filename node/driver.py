@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, Ready, TransactionDropped
+from consensus.ready import BlockFinal, Event, FaultProven, Ready, TransactionDropped
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
+from ledger.crypto import key_id_of
 from ledger.errors import (
     EncodingError,
     InvalidTransaction,
@@ -447,12 +448,15 @@ class Driver:
                 self.gossip.forget([event.tx_id])
                 self.accepted.pop(event.tx_id, None)
                 self._remember(self.dropped, event.tx_id, event.reason)
-            elif isinstance(event, DoubleBlock):
-                header = event.second.header
-                self._log.warning("two blocks in one slot", key_id=header.producer_key_id.hex(), slot=header.slot)
-            elif isinstance(event, DoubleVote):
+            elif isinstance(event, FaultProven):
+                evidence, key_id = event.evidence, key_id_of(event.evidence.public_key)
                 self._log.warning(
-                    "a producer voted twice", key_id=event.second.key_id.hex(), height=event.second.t_height
+                    "a producer is proven faulty",
+                    fault=evidence.fault,
+                    member=event.member_id,
+                    key_id=key_id.hex(),
+                    height=evidence.height,
+                    is_own_key=key_id in self.engine.key_ids,
                 )
             self._listener.on_event(event)
 
