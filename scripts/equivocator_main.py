@@ -6,8 +6,8 @@ place of ``ledgerd --config NODE.toml`` (``LocalNode(place, program=EQUIVOCATOR)
 * ``SIGUSR1``: beside its next vote it signs another for the same height (E1); with ``--surround`` one around it (E2).
 * ``SIGUSR2``: beside its next block it seals another in the same slot.
 
-It refuses to start on a chain of which any founder's endpoint, or any of its own addresses, is not on this machine: what
-it does gets its member struck.
+It refuses to start on a chain of which any founder's endpoint, or any of its own addresses, is not on this machine:
+what it does gets its member struck.
 """
 
 from __future__ import annotations

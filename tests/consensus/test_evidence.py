@@ -5,17 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from consensus.evidence import HEADERS_REMEMBERED, VOTES_REMEMBERED, FaultFinder, accuse_voter, is_settled
 from consensus.ready import FaultProven
 from consensus.rows import read_evidence
-from consensus.votes import Checkpoint, Link, VoteGuard
+from consensus.votes import Checkpoint, Link, VoteGuard, digest_of
 from ledger.block import Block, Vote
 from ledger.codec import decode, encode
+from ledger.crypto import PrivateKey
+from ledger.entries import KeyStanding, StruckEntry
 from ledger.errors import InvalidBlock, InvalidVote, UnknownParent
 from ledger.payloads import Evidence, SignedHeader, is_vote_fault, read_payload
 from ledger.transaction import Kind
-from node.sim.world import StandInKey, member_name, producer_key
+from node.sim.world import member_name, producer_key
 from tests.consensus.bench_kit import Bench, make_vote, point, resign, time_of
 
 CHAIN = bytes(32)
@@ -188,14 +191,9 @@ def test_a_double_vote_is_told_once_and_kept(bench: Bench) -> None:
 def test_evidence_found_passes_the_check_of_its_transaction() -> None:
     """With real signatures, as everybody else will check it."""
     finder = FaultFinder()
-    keys = [StandInKey.from_seed(b"one")]
-    key = keys[0]
-    votes = []
-    for tag in (0, 1):
-        link = Link(point(2), point(4, tag))
-        from consensus.votes import digest_of
-
-        votes.append(Vote(*link.source, *link.target, key.key_id, key.sign(digest_of(CHAIN, link))))
+    key = PrivateKey.from_seed(b"one")
+    links = [Link(point(2), point(4, tag)) for tag in (0, 1)]
+    votes = [Vote(*k.source, *k.target, key.key_id, key.sign(digest_of(CHAIN, k))) for k in links]
     evidence = [finder.saw_vote(one, key.public_key) for one in votes][-1]
     assert evidence is not None
     assert read_payload(Kind.EVIDENCE, [encode(evidence)], CHAIN) == evidence
@@ -294,10 +292,6 @@ def test_a_forged_second_block_at_a_final_height_is_a_lie(bench: Bench) -> None:
 
 def test_evidence_is_settled_when_the_key_has_ended_or_the_member_is_gone_or_struck(bench: Bench) -> None:
     """What would strike nobody is not kept."""
-    from msgspec.structs import replace
-
-    from ledger.entries import KeyStanding, StruckEntry
-
     state = bench.observer.final.chain.state
     link = bench.observer.head.link
     votes = [make_vote(bench.chain_id, 1, link), other_vote(bench, 1, link)]

@@ -465,7 +465,8 @@ def _lie_about_votes(liar: OddPeer, lies: Lies, honest: list[LocalNode], target:
     liar.tell(target, Votes([lies.vote(b"\x01" * 32, height=1, key=PrivateKey.generate())]))
     liar.tell(target, Votes([lies.vote(b"\x02" * 32, height=height), lies.vote(b"\x03" * 32, height=height)]))
     for node in (honest[1], honest[2]):
-        wait_until(f"{node.name} names the double vote", lambda node=node: events(node, "a producer is proven faulty"), 20)
+        is_named = lambda node=node: events(node, "a producer is proven faulty")  # noqa: E731
+        wait_until(f"{node.name} names the double vote", is_named, 20)
         assert metric(node, "ledgerd_faults_proven_total") >= 1
         (event, *_) = events(node, "a producer is proven faulty")
         assert (event["key_id"], event["height"]) == (lies.key.key_id.hex(), height)
