@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
-from consensus.ready import BlockFinal, Event, FaultProven, Ready, TransactionDropped
+from consensus.ready import BlockFinal, Event, FaultProven, HeadChanged, Ready, TransactionDropped
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
-from ledger.crypto import key_id_of
 from ledger.errors import (
     EncodingError,
     InvalidTransaction,
@@ -35,6 +34,7 @@ from ledger.transition import check_payload
 from ledger.validation import CheckedTransaction, check_in_context
 from node.clock import now_ms, steady_ms
 from node.counters import Counters
+from node.evidence import log_fault
 from node.intake import Overloaded, Submission
 from node.logs import get_log
 from node.signing import SigningWatch
@@ -106,6 +106,7 @@ class Driver:
         self._store = store
         self._check = check
         self._listener = listener
+        self._keys = engine.head.chain.state.keys
         self._inbox: deque[tuple[Message, PeerId]] = deque()
         self._submissions: deque[Submission] = deque()
         self._submitted_bytes = 0
@@ -342,6 +343,7 @@ class Driver:
             tx = self._check(raw)
         except UnusableTransaction:
             self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=steady_ms())
+            self.sync.transaction_refused(tx_id)
         except (InvalidTransaction, EncodingError) as error:
             self.gossip.transaction_refused(tx_id, sender, invalid=True, now_ms=steady_ms())
             self._reject(sender, error)
@@ -448,16 +450,13 @@ class Driver:
                 self.gossip.forget([event.tx_id])
                 self.accepted.pop(event.tx_id, None)
                 self._remember(self.dropped, event.tx_id, event.reason)
+            elif isinstance(event, HeadChanged) and event.head.chain.state.keys is not self._keys:
+                # What could not be checked for want of a key may be good now.
+                self._keys = event.head.chain.state.keys
+                self.gossip.keys_changed(now_ms=steady_ms())
+                self.sync.keys_changed(now_ms=steady_ms())
             elif isinstance(event, FaultProven):
-                evidence, key_id = event.evidence, key_id_of(event.evidence.public_key)
-                self._log.warning(
-                    "a producer is proven faulty",
-                    fault=evidence.fault,
-                    member=event.member_id,
-                    key_id=key_id.hex(),
-                    height=evidence.height,
-                    is_own_key=key_id in self.engine.key_ids,
-                )
+                log_fault(self._log, event, self.engine.key_ids)
             self._listener.on_event(event)
 
     def _run_sync(self) -> None:

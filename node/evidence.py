@@ -11,12 +11,14 @@ Source: docs/consensus.md, "Faults".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from typing import Any
 
 from consensus.engine import Engine
+from consensus.ready import FaultProven
 from ledger.codec import encode
-from ledger.crypto import PrivateKey
+from ledger.crypto import PrivateKey, key_id_of
 from ledger.errors import LedgerError, UnusableTransaction
 from ledger.genesis import Role
 from ledger.governance import check_accusation
@@ -94,6 +96,19 @@ def accused_by(state: State, evidence: Evidence) -> str | None:
         return check_accusation(state, evidence)
     except UnusableTransaction:
         return None
+
+
+def log_fault(log: Any, event: FaultProven, own_key_ids: Collection[bytes]) -> None:
+    """Say that a producer is proven faulty; if it is this node, another process has its key, or an old copy ran."""
+    key_id = key_id_of(event.evidence.public_key)
+    log.warning(
+        "a producer is proven faulty",
+        fault=event.evidence.fault,
+        member=event.member_id,
+        key_id=key_id.hex(),
+        height=event.evidence.height,
+        is_own_key=key_id in own_key_ids,
+    )
 
 
 class Accuser:
