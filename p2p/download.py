@@ -210,7 +210,7 @@ class Download:
             piece.wanted = piece is self.front
 
     def keys_changed(self) -> bool:
-        """Want again what could not be checked, for the blocks handed on have admitted keys; tell whether there is any."""
+        """Want again what could not be checked before; tell whether there is any."""
         held = [piece for piece in self._pieces if piece.held]
         for piece in held:
             piece.held = piece.wanted = False
