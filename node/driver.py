@@ -442,16 +442,14 @@ class Driver:
             self.counters.count(event)
             if isinstance(event, BlockFinal):
                 self.final_height = event.node.height
-                ids = [item.tx_id for item in event.block.body]
-                self.gossip.forget(ids)
-                for tx_id in ids:
-                    self.accepted.pop(tx_id, None)
+                self.gossip.forget(item.tx_id for item in event.block.body)
+                for item in event.block.body:
+                    self.accepted.pop(item.tx_id, None)
             elif isinstance(event, TransactionDropped):
                 self.gossip.forget([event.tx_id])
                 self.accepted.pop(event.tx_id, None)
                 self._remember(self.dropped, event.tx_id, event.reason)
             elif isinstance(event, HeadChanged) and event.head.chain.state.keys is not self._keys:
-                # What could not be checked for want of a key may be good now.
                 self._keys = event.head.chain.state.keys
                 self.gossip.keys_changed(now_ms=steady_ms())
                 self.sync.keys_changed(now_ms=steady_ms())

@@ -317,15 +317,12 @@ class Sync:
             self._download.refused(tx_id)
 
     def keys_changed(self, *, now_ms: int) -> None:
-        """Take note that the head knows other keys: what could not be checked before may be good now."""
+        """Take note that the head knows other keys: what was refused for want of one may be good now."""
         if self._download is not None and self._download.keys_changed():
             self._step(now_ms)
 
     def block_refused(self, block: Block, *, now_ms: int) -> None:
-        """Take note that the engine found a block invalid that sync handed on.
-
-        Its chain is not fetched again. The driver charges the peer it came from.
-        """
+        """Take note that the engine found a block invalid that sync handed on: its chain is not fetched again."""
         self._refused[block_id_of(block.sealed.header)] = None
         if len(self._refused) > limits.SYNC_BAD_BLOCKS_MAX:
             self._refused.popitem(last=False)
@@ -450,10 +447,10 @@ class Sync:
         download = self._download
         self._ask_headers(download, now_ms)
         self._ask_bodies(download, now_ms)
+        self._blocks += [(block, download.leader) for block in download.take_complete()]
         for piece in download.next_transactions():
             holders = [peer_id for peer_id, peer in self._peers.items() if peer.reaches(piece.height)]
             self._want(sorted(piece.missing), holders, now_ms=now_ms)
-        self._blocks += [(block, download.leader) for block in download.take_complete()]
         led_by, front = self._peers[download.leader], download.front
         if front is not None and front.body is None and front.lacking.issuperset(self._peers):
             # Nobody has what the leader's headers name.
