@@ -266,10 +266,13 @@ class Engine:
     def receive_vote(self, vote: Vote, *, now_ms: int) -> Verdict:
         """Count a vote. Raises InvalidVote for a wrong signature or a link that leads downwards."""
         link = link_of(vote)
+        target = self.tree.get(link.target.block_id)
         # [IGNORE] The voter is in a voting set, and the target is above the final block and near enough
-        public_key = self._voter_key(vote.key_id, self.tree.get(link.target.block_id))
+        public_key = self._voter_key(vote.key_id, target)
         is_near = self.tree.root.height < link.target.height <= self.tree.root.height + TARGET_AHEAD_MAX
-        if public_key is None or not is_near:
+        # [IGNORE] Its voter does not flood everybody with votes for blocks that nobody has
+        is_flood = target is None and self.votes.is_full_of(vote.key_id)
+        if public_key is None or not is_near or is_flood:
             self.faults.saw_late_vote(vote)
             return Verdict.IGNORE
         # [REJECT] The link leads upwards
@@ -280,7 +283,6 @@ class Engine:
         self.signing.saw_vote(link, vote.key_id, vote.signature)
         self.heard(vote.key_id, now_ms=now_ms)
         self.faults.saw_vote(vote, public_key)
-        target = self.tree.get(link.target.block_id)
         if target is not None and target.link == link:
             self._certify_from_votes(target)
             self._update_head()

@@ -134,6 +134,10 @@ class VotePool:
         """Tell whether the vote of ``key_id`` for ``link`` is held."""
         return key_id in self._links.get(link, ())
 
+    def is_full_of(self, key_id: bytes) -> bool:
+        """Tell whether so many votes of ``key_id`` are held that another one would push one out."""
+        return len(self._by_key.get(key_id, ())) >= VOTES_PER_PRODUCER_MAX
+
     def add(self, vote: Vote, public_key: bytes) -> bool:
         """Keep a vote; False where it was held. Raises InvalidVote for a wrong signature."""
         link = link_of(vote)

@@ -11,11 +11,13 @@ Source: docs/consensus.md, "Faults".
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
 from consensus.engine import Engine
+from consensus.pending import PAYLOAD_FAILURES_MAX
 from consensus.ready import FaultProven
 from ledger.codec import encode
 from ledger.crypto import PrivateKey, key_id_of
@@ -76,14 +78,17 @@ def is_turn_of(state: State, member_id: str, accused: str, slot: int) -> bool:
 
 
 def pending_accusations(engine: Engine, now_ms: int) -> set[str]:
-    """Return the members accused by transactions that the next block may hold.
+    """Return the members accused by transactions that the next block may well hold.
 
-    One made for later, or with a key that may not sign any more, would only keep others from accusing.
+    A friend of the accused could keep the others waiting with one that no block will hold: made for tomorrow, with a
+    key that may not sign any more, or behind more changes of its own than a producer tries.
     """
     state = engine.head.chain.state
+    payloads = [tx for tx in engine.pool if tx.payload is not None]
+    tried = Counter(tx.envelope.member_id for tx in payloads)
     found: set[str | None] = set()
-    for tx in engine.pool:
-        if isinstance(tx.payload, Evidence):
+    for tx in payloads:
+        if isinstance(tx.payload, Evidence) and tried[tx.envelope.member_id] <= PAYLOAD_FAILURES_MAX:
             with suppress(UnusableTransaction):
                 check_in_context(tx, state, now_ms)
                 found.add(accused_by(state, tx.payload))

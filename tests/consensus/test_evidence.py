@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from consensus.evidence import HEADERS_REMEMBERED, VOTES_REMEMBERED, FaultFinder, accuse_voter, is_settled
 from consensus.ready import FaultProven
 from consensus.rows import read_evidence
-from consensus.votes import Checkpoint, Link, VoteGuard, digest_of
-from ledger.block import Block, Vote
+from consensus.verdict import Verdict
+from consensus.votes import VOTES_PER_PRODUCER_MAX, Checkpoint, Link, VoteGuard, digest_of, link_of
+from ledger.block import Block, Vote, bitmap_indexes
 from ledger.codec import decode, encode
 from ledger.crypto import PrivateKey
 from ledger.entries import KeyStanding, StruckEntry
@@ -203,25 +204,21 @@ def test_evidence_found_passes_the_check_of_its_transaction() -> None:
 def test_a_vote_against_one_in_a_certificate_carried_is_found(bench: Bench) -> None:
     """A node that has only the blocks knows who voted for them."""
     newcomer = Bench(4)
-    blocks = [bench.observer.block(n.block_id) for n in bench.observer.head.branch() if n.block]
-    heights = range(1, bench.observer.final.height)
-    blocks += [bench.observer.block(bench.observer.block_id_at(h) or b"") for h in heights]
-    fresh = newcomer.observer
-    for call in range(1, 5):
-        newcomer.submit([call])
-    for block in sorted((b for b in blocks if b), key=lambda b: b.sealed.header.height):
-        fresh.receive_block(block, now_ms=time_of(5))
-    certificate = next(b.sealed.certificate for b in blocks if b and b.sealed.certificate)
-    signer = next(
-        n
-        for n in range(4)
-        if fresh.faults._finder._keys[producer_key(n).key_id].votes  # whoever is among the quorum
-    )
-    votes = fresh.faults._finder._keys[producer_key(signer).key_id].votes
-    assert certificate is not None
-    link = Link(Checkpoint(votes[0].s_height, votes[0].s_id), Checkpoint(votes[0].t_height, votes[0].t_id))
-    fresh.receive_vote(other_vote(bench, signer, link), now_ms=time_of(5))
-    assert [event.evidence.fault for event in faults_of(newcomer)] == ["double-vote"]
+    engine = newcomer.observer
+    certificates = []
+    for height in range(1, bench.observer.head.height + 1):
+        newcomer.submit([height])
+        block = bench.observer.block(bench.observer.block_id_at(height) or b"")
+        assert block is not None
+        engine.receive_block(block, now_ms=time_of(5))
+        certificates += [block.sealed.certificate] if block.sealed.certificate else []
+    certificate = certificates[0]
+    assert engine.final.height >= certificate.t_height
+    signer = engine.head.voting[0].producers[bitmap_indexes(certificate.parts[0].signers)[0]]
+    number = next(n for n in range(4) if producer_key(n).key_id == signer.key_id)
+    engine.receive_vote(other_vote(bench, number, link_of(certificate)), now_ms=time_of(5))
+    (event,) = faults_of(newcomer)
+    assert (event.member_id, event.evidence.fault) == (signer.member_id, "double-vote")
 
 
 def test_a_vote_at_a_final_height_is_looked_at_only_if_it_proves_something(bench: Bench) -> None:
@@ -240,6 +237,32 @@ def test_a_vote_at_a_final_height_is_looked_at_only_if_it_proves_something(bench
     stranger = make_vote(bench.chain_id, 17, final.link)
     engine.receive_vote(stranger, now_ms=time_of(5))
     assert faults_of(bench) == []
+
+
+def test_a_flood_of_votes_for_blocks_that_nobody_has_is_not_passed_on(bench: Bench) -> None:
+    """Each would cost every node a signature check. What counts is counted all the same, and a contradiction found."""
+    engine = bench.observer
+    source = engine.head.link.source
+    assert source.height > 0
+    verdicts = []
+    for height in range(100, 100 + VOTES_PER_PRODUCER_MAX):
+        flood = make_vote(bench.chain_id, 2, Link(source, Checkpoint(height, height.to_bytes(32))))
+        verdicts.append(engine.receive_vote(flood, now_ms=time_of(5)))
+    # One of its votes was held already.
+    assert verdicts == [Verdict.ACCEPT] * (VOTES_PER_PRODUCER_MAX - 1) + [Verdict.IGNORE]
+    more = make_vote(bench.chain_id, 2, Link(source, Checkpoint(90, bytes(32))))
+    forged = Vote(more.s_height, more.s_id, more.t_height, more.t_id, more.key_id, bytes(64))
+    assert engine.receive_vote(forged, now_ms=time_of(5)) is Verdict.IGNORE
+    assert engine.receive_vote(more, now_ms=time_of(5)) is Verdict.IGNORE
+    assert faults_of(bench) == []
+    bench.submit([9], now_ms=time_of(5))
+    block = bench.seal(5)
+    engine.receive_block(block, now_ms=time_of(5))
+    good = make_vote(bench.chain_id, 2, engine.head.link)
+    # It is for a block that is here, so it counts; and the flood from below its source is around it.
+    assert engine.head.link.source.height > source.height
+    assert engine.receive_vote(good, now_ms=time_of(5)) is Verdict.ACCEPT
+    assert [event.evidence.fault for event in faults_of(bench)] == ["surrounding-vote"]
 
 
 def test_a_surrounding_vote_is_told(bench: Bench) -> None:

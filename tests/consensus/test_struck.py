@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from consensus.pending import PAYLOAD_FAILURES_MAX
 from consensus.rows import read_evidence
 from consensus.votes import Link
 from ledger.entries import Proposal, ProposalAction
@@ -123,6 +124,14 @@ def test_one_witness_is_enough_and_a_restart_forgets_nothing() -> None:
     assert list(bench.observer.head.chain.state.struck) == [member_name(0)]
 
 
+def test_a_witness_without_a_seat_has_its_turn_too() -> None:
+    bench = Bench(6, seats=4)
+    run(bench, range(4))
+    vote_twice(bench, 0, 4, witnesses=[5])
+    assert run(bench, range(4, 4 + 5 * TURN_SLOTS)) == [5]
+    assert list(bench.observer.head.chain.state.struck) == [member_name(0)]
+
+
 def test_an_accusation_that_expired_is_made_anew() -> None:
     bench = Bench(4)
     run(bench, range(4))
@@ -154,6 +163,21 @@ def test_an_accusation_that_no_block_may_hold_keeps_nobody_from_accusing() -> No
     assert time_of(turn) >= tomorrow
     bench.hand_in(raw)
     assert run(bench, range(5, 5 + 5 * TURN_SLOTS)) != []
+    assert list(bench.observer.head.chain.state.struck) == [member_name(1)]
+
+
+def test_an_accusation_behind_a_heap_of_changes_keeps_nobody_from_accusing() -> None:
+    """A friend of the liar's hands in more that does not fit than a producer tries, and the accusation after that."""
+    bench = Bench(4)
+    run(bench, range(4))
+    vote_twice(bench, 1, 4)
+    for number in range(PAYLOAD_FAILURES_MAX):
+        bench.govern(3, Kind.APPROVE, Approval(number.to_bytes(32)), slot=4)
+    turn = next(s for s in range(5, 60) if accusations_due(bench.engines[3], [producer_key(3)], now_ms=time_of(s)))
+    (raw,) = accusations_due(bench.engines[3], [producer_key(3)], now_ms=time_of(turn))
+    bench.hand_in(raw)
+    accusers = run(bench, range(turn, turn + 5 * TURN_SLOTS))
+    assert set(accusers) - {3}
     assert list(bench.observer.head.chain.state.struck) == [member_name(1)]
 
 
