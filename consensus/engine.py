@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection
 from collections.abc import Set as AbstractSet
 
 from consensus.blockcheck import BlockValidator, check_sealed_header
+from consensus.evidence import Faults
 from consensus.finality import makes_final
 from consensus.forkchoice import choose_head
 from consensus.orphans import Orphans
 from consensus.pending import Pending
 from consensus.pool import Pool
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, HeadChanged, Outbox, Ready
+from consensus.ready import BlockFinal, HeadChanged, Outbox, Ready
 from consensus.recovery import final_point_of, restore_tree
 from consensus.rows import (
     BEST_CERTIFICATE,
@@ -32,11 +33,10 @@ from consensus.rows import (
     read_final_id,
     read_guard,
     read_unfinal,
-    set_change_key,
+    set_change_puts,
 )
 from consensus.schedule import producer_at
 from consensus.sealing import begin_body, certificate_to_carry, is_empty_block_due, seal_block
-from consensus.setchange import prove_voting
 from consensus.signing import Signing
 from consensus.tree import BlockNode
 from consensus.verdict import Verdict
@@ -76,6 +76,7 @@ class Engine:
         pending: transactions that wait to become final.
         index: which records counted.
         guard: what this node's key has promised.
+        faults: what was proven of producers.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Engine:
         self._heard: dict[bytes, int] = {}
         self._own_votes: list[Vote] = []
         self._sent_slot = -1
-        self._timer_slot = -1
+        self._timer_slot = self._now_slot = -1
         self._has_left_branch = False
         self.index = RecordIndex(store)
         self._check = check
@@ -119,6 +120,7 @@ class Engine:
         self.signing = Signing(
             self, store, self._keys, self._set_guard, self._outbox.put, is_valid, is_cautious=is_cautious
         )
+        self.faults = Faults(store, self._outbox, self.tree.root.chain, key_of=self.key_entry, is_valid=is_valid)
         self._validator = BlockValidator(genesis, self.tree, self.index, self.pending, self.votes, is_valid)
         self._restore_unfinal()
 
@@ -233,18 +235,20 @@ class Engine:
         header = block.sealed.header
         block_id = block_id_of(header)
         # [IGNORE] It is new and above the final block
-        if block_id in self.tree.nodes or header.height <= self.tree.root.height:
+        if block_id in self.tree.nodes:
+            return Verdict.IGNORE
+        if header.height <= self.tree.root.height:
+            self.faults.saw_late_header(block.sealed)
             return Verdict.IGNORE
         # [REJECT] Its producer, if known here by now, sealed it for this chain
+        self._now_slot = self.slot_at(now_ms)
         is_signed = self.check_header(block.sealed)
         # [IGNORE] Its slot has begun, give or take
-        if header.slot > self.slot_at(now_ms) + AHEAD_SLOTS_MAX:
+        if header.slot > self._now_slot + AHEAD_SLOTS_MAX:
             return Verdict.IGNORE
         # [IGNORE] At most two by one producer in one slot, unless others built on it
-        same_slot = [n.block.sealed for n in self.tree.nodes.values() if n.slot == header.slot and n.block]
-        rivals = [sealed for sealed in same_slot if sealed.header.producer_key_id == header.producer_key_id]
-        if rivals and is_signed:
-            self._outbox.tell(DoubleBlock(rivals[0], block.sealed))
+        same_slot = [n.block.sealed.header for n in self.tree.nodes.values() if n.slot == header.slot and n.block]
+        rivals = [other for other in same_slot if other.producer_key_id == header.producer_key_id]
         if len(rivals) >= BLOCKS_PER_SLOT_MAX and not self._orphans.is_awaited(block_id):
             return Verdict.IGNORE
         if header.parent_id not in self.tree.nodes:
@@ -252,7 +256,7 @@ class Engine:
                 self._orphans.hold(block)
             raise UnknownParent("the parent is not known here", where="parent_id", actual=header.parent_id)
         self._insert(self._validator.validate(block, is_signed=is_signed))
-        if header.slot >= self.slot_at(now_ms) - HEARD_SLOTS:
+        if header.slot >= self._now_slot - HEARD_SLOTS:
             self.heard(header.producer_key_id, now_ms=now_ms)
         self._adopt_orphans(block_id)
         self._update_head()
@@ -262,11 +266,14 @@ class Engine:
     def receive_vote(self, vote: Vote, *, now_ms: int) -> Verdict:
         """Count a vote. Raises InvalidVote for a wrong signature or a link that leads downwards."""
         link = link_of(vote)
+        target = self.tree.get(link.target.block_id)
         # [IGNORE] The voter is in a voting set, and the target is above the final block and near enough
-        public_key = self._voter_key(vote.key_id, self.tree.get(link.target.block_id))
-        if public_key is None:
-            return Verdict.IGNORE
-        if not self.tree.root.height < link.target.height <= self.tree.root.height + TARGET_AHEAD_MAX:
+        public_key = self._voter_key(vote.key_id, target)
+        is_near = self.tree.root.height < link.target.height <= self.tree.root.height + TARGET_AHEAD_MAX
+        # [IGNORE] Its voter does not flood everybody with votes for blocks that nobody has
+        is_flood = target is None and self.votes.is_full_of(vote.key_id)
+        if public_key is None or not is_near or is_flood:
+            self.faults.saw_late_vote(vote)
             return Verdict.IGNORE
         # [REJECT] The link leads upwards
         if link.source.height >= link.target.height:
@@ -275,10 +282,7 @@ class Engine:
             return Verdict.IGNORE
         self.signing.saw_vote(link, vote.key_id, vote.signature)
         self.heard(vote.key_id, now_ms=now_ms)
-        other = self.votes.conflicting(link, vote.key_id)
-        if other is not None:
-            self._outbox.tell(DoubleVote(other, vote))
-        target = self.tree.get(link.target.block_id)
+        self.faults.saw_vote(vote, public_key)
         if target is not None and target.link == link:
             self._certify_from_votes(target)
             self._update_head()
@@ -286,7 +290,7 @@ class Engine:
 
     def handle_timer(self, *, now_ms: int) -> None:
         """Do what is due in this slot: seal a block if it is this node's turn, send an unanswered vote again."""
-        slot = self.slot_at(now_ms)
+        slot = self._now_slot = self.slot_at(now_ms)
         self.signing.look(slot)
         # A clock that was set back takes both along; V3 keeps a slot from being sealed in twice.
         self._timer_slot, self._sent_slot = slot, min(self._sent_slot, slot)
@@ -327,6 +331,9 @@ class Engine:
         if entry is None:
             return False
         check_sealed_header(sealed, entry.public_key, self.chain_id, self._is_valid)
+        # Its block may lack transactions, or a parent, for ever. Slots far ahead would push out those that matter.
+        if sealed.header.slot <= self._now_slot + AHEAD_SLOTS_MAX:
+            self.faults.saw_header(sealed, entry.public_key)
         return True
 
     # -- the tree --------------------------------------------------------------------------------------------------
@@ -350,6 +357,7 @@ class Engine:
         assert node.block is not None
         self.tree.add(node)
         self.signing.saw_header(node.block.sealed)
+        self.faults.saw_block(node, self.tree)
         self._outbox.ready.puts.extend(block_puts(node.block_id, node.block))
         certificate = node.block.sealed.certificate
         if certificate is not None:
@@ -376,16 +384,8 @@ class Engine:
         source = self.tree.get(link.source.block_id)
         if makes_final(link) and source is not None and source is not self.tree.root:
             self._outbox.put(FINAL_CERTIFICATE, encode(certificate))
-            self._keep_set_change(source, certificate)
+            self._outbox.ready.puts.extend(set_change_puts(self.tree.root.chain.state, source, certificate))
             self._finalise(source)
-
-    def _keep_set_change(self, node: BlockNode, certificate: Certificate) -> None:
-        """Keep what proves a new voting set to those who do not follow every block: the first of a change suffices."""
-        state, root = node.chain.state, self.tree.root.chain.state
-        if state.voting.pending is None or node.block is None or root.voting == state.voting:
-            return
-        proof = prove_voting(node.block.sealed.header, state, certificate)
-        self._outbox.put(set_change_key(state.voting.set_id + 1), encode(proof))
 
     def _finalise(self, node: BlockNode) -> None:
         """Make ``node`` and its ancestors final: the point of no return."""
@@ -405,6 +405,7 @@ class Engine:
         puts.extend(state_puts(state_changes(before, node.chain.state)))
         puts.append((FINAL_POINT, encode(final_point_of(self.tree))))
         self.votes.prune(node.height)
+        self.faults.settle(node.chain.state, node.height)
         if self.head.block_id not in self.tree.nodes:
             # The head's branch lost: whatever was void on it may count on the one that won.
             self.pending.on_reorg()
@@ -445,6 +446,7 @@ class Engine:
         self._sent_slot = self._timer_slot
         for vote, key in zip(self._own_votes, own, strict=True):
             self.votes.add(vote, key.public_key)
+            self.faults.saw_vote(vote, key.public_key)
             self._outbox.send(vote)
         self._certify_from_votes(head)
         self._update_head()

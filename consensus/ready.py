@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from consensus.tree import BlockNode
-from consensus.votes import Link
-from ledger.block import Block, SealedHeader, Vote
+from ledger.block import Block, Vote
+from ledger.payloads import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +38,18 @@ class TransactionDropped:
 
 
 @dataclass(frozen=True, slots=True)
-class DoubleVote:
-    """A producer voted for two links with one target height: proof that it is faulty."""
+class FaultProven:
+    """A producer signed two messages that no honest one signs both; told once for each key, until it is settled.
 
-    first: Link
-    second: Vote
+    Attributes:
+        member_id: whose key it is; empty where no branch knows it.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class DoubleBlock:
-    """A producer sealed two blocks in one slot: proof that it is faulty, though it endangers nothing final."""
-
-    first: SealedHeader
-    second: SealedHeader
+    member_id: str
+    evidence: Evidence
 
 
-Event = HeadChanged | BlockFinal | TransactionDropped | DoubleVote | DoubleBlock
+Event = HeadChanged | BlockFinal | TransactionDropped | FaultProven
 
 
 @dataclass(slots=True)

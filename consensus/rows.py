@@ -9,13 +9,16 @@ from typing import Annotated, TypeVar
 
 from msgspec import Meta
 
-from consensus.setchange import VotingProof
+from consensus.setchange import VotingProof, prove_voting
+from consensus.tree import BlockNode
 from consensus.votes import VoteGuard
 from ledger import merkle
 from ledger.block import Block, BodyItem, Certificate, SealedHeader
 from ledger.codec import Bytes32, Count, Wire, decode, encode
 from ledger.entries import Producers
 from ledger.errors import EncodingError, StoreDamaged
+from ledger.payloads import Evidence
+from ledger.state import State
 from ledger.store import Space, Store, height_key, space_range
 
 T = TypeVar("T")
@@ -27,6 +30,8 @@ FINAL_CERTIFICATE = Space.META.value + b"final-certificate"
 SET_CHANGE_PREFIX = Space.META.value + b"set-change/"
 """Number of a voting set (8) -> the proof that it follows the one before."""
 WAIT_PREFIX = Space.META.value + b"wait/"
+EVIDENCE_PREFIX = Space.META.value + b"evidence/"
+"""Id of a key (20) -> evidence against it, until its member is struck or the matter is settled."""
 UNFINAL_PREFIX = Space.META.value + b"unfinal/"
 
 
@@ -159,6 +164,18 @@ def set_change_key(set_id: int) -> bytes:
     return SET_CHANGE_PREFIX + set_id.to_bytes(8)
 
 
+def set_change_puts(old: State, node: BlockNode, certificate: Certificate) -> list[tuple[bytes, bytes | None]]:
+    """Return the row that proves a new voting set to those who do not follow every block, where ``node`` begins one.
+
+    old: after the final block until now: the first proof of a change suffices. certificate: makes ``node`` final.
+    """
+    state = node.chain.state
+    if state.voting.pending is None or node.block is None or old.voting == state.voting:
+        return []
+    proof = prove_voting(node.block.sealed.header, state, certificate)
+    return [(set_change_key(state.voting.set_id + 1), encode(proof))]
+
+
 def read_set_changes(store: Store) -> list[VotingProof]:
     """Return the proof of each change of the voting set, in order."""
     rows = store.scan(SET_CHANGE_PREFIX, SET_CHANGE_PREFIX + b"\xff" * 9)
@@ -180,6 +197,17 @@ def read_header(store: Store, block_id: bytes) -> SealedHeader | None:
 def wait_key(key_id: bytes) -> bytes:
     """Return the key of the row that says that a producer key waits."""
     return WAIT_PREFIX + key_id
+
+
+def evidence_key(key_id: bytes) -> bytes:
+    """Return the key of the evidence kept against a key."""
+    return EVIDENCE_PREFIX + key_id
+
+
+def read_evidence(store: Store) -> dict[bytes, Evidence]:
+    """Return the evidence that is kept, by the id of the key accused."""
+    rows = store.scan(EVIDENCE_PREFIX, EVIDENCE_PREFIX + b"\xff" * 21)
+    return {key[len(EVIDENCE_PREFIX) :]: _decode(value, Evidence, "evidence") for key, value in rows}
 
 
 def guard_key(key_id: bytes) -> bytes:

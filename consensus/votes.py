@@ -134,6 +134,10 @@ class VotePool:
         """Tell whether the vote of ``key_id`` for ``link`` is held."""
         return key_id in self._links.get(link, ())
 
+    def is_full_of(self, key_id: bytes) -> bool:
+        """Tell whether so many votes of ``key_id`` are held that another one would push one out."""
+        return len(self._by_key.get(key_id, ())) >= VOTES_PER_PRODUCER_MAX
+
     def add(self, vote: Vote, public_key: bytes) -> bool:
         """Keep a vote; False where it was held. Raises InvalidVote for a wrong signature."""
         link = link_of(vote)
@@ -148,13 +152,6 @@ class VotePool:
         if len(held) > VOTES_PER_PRODUCER_MAX:
             self._drop(held.pop(0), vote.key_id)
         return True
-
-    def conflicting(self, link: Link, key_id: bytes) -> Link | None:
-        """Return another link that ``key_id`` voted for with the same target height: proof of a double vote."""
-        for other in self._by_key.get(key_id, ()):
-            if other != link and other.target.height == link.target.height:
-                return other
-        return None
 
     def certificate(self, link: Link, sets: Sequence[VotingSet]) -> Certificate | None:
         """Return the certificate on ``link`` once a quorum of every set voted for it, else None."""

@@ -297,12 +297,16 @@ def _remove(state: State, member_id: str) -> State:
     return state.changed(changes)
 
 
-def _strike(state: State, evidence: Evidence, height: int) -> State:
+def check_accusation(state: State, evidence: Evidence) -> str:
+    """Return the member that ``evidence`` would strike. Raises UnusableTransaction where it strikes nobody."""
     key = state.keys.get(key_id_of(evidence.public_key))
     member = state.members.get(key.member_id) if key else None
     # [IGNORE] The key accused is a member's
     if key is None or member is None:
         raise _unusable("the key accused is no member's", "public_key", actual=evidence.public_key)
+    # [IGNORE] The key has not ended: one that was given up because somebody stole it harms its member no more
+    if key.standing is KeyStanding.REVOKED:
+        raise _unusable("the key accused has ended", "public_key", actual=evidence.public_key)
     # [IGNORE] The member is not struck already, and the fault is not settled
     if key.member_id in state.struck:
         raise _unusable("struck already", "public_key", actual=key.member_id)
@@ -313,7 +317,11 @@ def _strike(state: State, evidence: Evidence, height: int) -> State:
             expected=f"a fault above height {member.cleared_height}",
             actual=evidence.height,
         )
-    return state.changed({("struck", key.member_id): StruckEntry(height, 0)})
+    return key.member_id
+
+
+def _strike(state: State, evidence: Evidence, height: int) -> State:
+    return state.changed({("struck", check_accusation(state, evidence)): StruckEntry(height, 0)})
 
 
 def _unusable(

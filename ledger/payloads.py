@@ -100,6 +100,16 @@ class Evidence(Wire, frozen=True):
         """Return the height at which the fault was committed: the higher of the two."""
         return max([vote.t_height for vote in self.votes] + [signed.header.height for signed in self.headers])
 
+    @property
+    def fault(self) -> str:
+        """Return ``double-block``, ``double-vote`` (E1) or ``surrounding-vote`` (E2)."""
+        if self.headers:
+            return "double-block"
+        return "double-vote" if self.votes[0].t_height == self.votes[1].t_height else "surrounding-vote"
+
+
+FAULTS: Final = ("double-vote", "surrounding-vote", "double-block")
+"""What ``Evidence.fault`` may say."""
 
 Payload = KeyChanges | CandidateChange | Delegations | Proposal | Approval | Evidence
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, TransactionDropped
+from consensus.ready import BlockFinal, Event, FaultProven, HeadChanged, TransactionDropped
+from ledger.payloads import FAULTS
 
 
 @dataclass(slots=True)
@@ -19,8 +20,8 @@ class Counters:
     blocks_final: int = 0
     votes_cast: int = 0
     reorganisations: int = 0
-    double_votes: int = 0
-    double_blocks: int = 0
+    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULTS, 0))
+    """Producers proven faulty, by what they did."""
     dropped: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
 
@@ -35,7 +36,5 @@ class Counters:
                 self.dropped += 1
             case HeadChanged(is_reorg=is_reorg):
                 self.reorganisations += is_reorg
-            case DoubleBlock():
-                self.double_blocks += 1
-            case DoubleVote():
-                self.double_votes += 1
+            case FaultProven(evidence=evidence):
+                self.faults[evidence.fault] += 1

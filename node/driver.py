@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, Ready, TransactionDropped
+from consensus.ready import BlockFinal, Event, FaultProven, HeadChanged, Ready, TransactionDropped
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
 from ledger.errors import (
@@ -34,6 +34,7 @@ from ledger.transition import check_payload
 from ledger.validation import CheckedTransaction, check_in_context
 from node.clock import now_ms, steady_ms
 from node.counters import Counters
+from node.evidence import log_fault
 from node.intake import Overloaded, Submission
 from node.logs import get_log
 from node.signing import SigningWatch
@@ -105,6 +106,7 @@ class Driver:
         self._store = store
         self._check = check
         self._listener = listener
+        self._keys = engine.head.chain.state.keys
         self._inbox: deque[tuple[Message, PeerId]] = deque()
         self._submissions: deque[Submission] = deque()
         self._submitted_bytes = 0
@@ -341,6 +343,7 @@ class Driver:
             tx = self._check(raw)
         except UnusableTransaction:
             self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=steady_ms())
+            self.sync.transaction_refused(tx_id)
         except (InvalidTransaction, EncodingError) as error:
             self.gossip.transaction_refused(tx_id, sender, invalid=True, now_ms=steady_ms())
             self._reject(sender, error)
@@ -439,21 +442,19 @@ class Driver:
             self.counters.count(event)
             if isinstance(event, BlockFinal):
                 self.final_height = event.node.height
-                ids = [item.tx_id for item in event.block.body]
-                self.gossip.forget(ids)
-                for tx_id in ids:
-                    self.accepted.pop(tx_id, None)
+                self.gossip.forget(item.tx_id for item in event.block.body)
+                for item in event.block.body:
+                    self.accepted.pop(item.tx_id, None)
             elif isinstance(event, TransactionDropped):
                 self.gossip.forget([event.tx_id])
                 self.accepted.pop(event.tx_id, None)
                 self._remember(self.dropped, event.tx_id, event.reason)
-            elif isinstance(event, DoubleBlock):
-                header = event.second.header
-                self._log.warning("two blocks in one slot", key_id=header.producer_key_id.hex(), slot=header.slot)
-            elif isinstance(event, DoubleVote):
-                self._log.warning(
-                    "a producer voted twice", key_id=event.second.key_id.hex(), height=event.second.t_height
-                )
+            elif isinstance(event, HeadChanged) and event.head.chain.state.keys is not self._keys:
+                self._keys = event.head.chain.state.keys
+                self.gossip.keys_changed(now_ms=steady_ms())
+                self.sync.keys_changed(now_ms=steady_ms())
+            elif isinstance(event, FaultProven):
+                log_fault(self._log, event, self.engine.key_ids)
             self._listener.on_event(event)
 
     def _run_sync(self) -> None:

@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, TransactionDropped
+from consensus.ready import BlockFinal, Event, FaultProven, HeadChanged, TransactionDropped
+from ledger.crypto import key_id_of
 from ledger.readable import to_readable
 
 SUBSCRIPTION_EVENTS_MAX = 1_000
@@ -104,8 +105,11 @@ def readable_event(event: Event) -> dict[str, Any]:
             }
         case TransactionDropped(tx_id, reason):
             return {"event": "dropped", "tx_id": tx_id.hex(), "reason": reason}
-        case DoubleVote(_, second):
-            return {"event": "double_vote", "key_id": second.key_id.hex(), "height": second.t_height}
-        case DoubleBlock(_, second_header):
-            header = second_header.header
-            return {"event": "double_block", "key_id": header.producer_key_id.hex(), "slot": header.slot}
+        case FaultProven(member_id, evidence):
+            return {
+                "event": "fault",
+                "fault": evidence.fault,
+                "member_id": member_id,
+                "key_id": key_id_of(evidence.public_key).hex(),
+                "height": evidence.height,
+            }

@@ -21,6 +21,10 @@ from node.cluster import ClusterNode
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 LOG_TAIL_LINES: Final = 12
+LEDGERD: Final = ("-m", "node.cli.ledgerd")
+"""What Python runs for a node."""
+EQUIVOCATOR: Final = (str(Path(__file__).parent.parent / "scripts" / "equivocator_main.py"),)
+"""A producer that commits faults when it is sent SIGUSR1 (a vote) or SIGUSR2 (a block); only in a checkout."""
 
 
 class LocalNode:
@@ -32,15 +36,16 @@ class LocalNode:
         process: None before the first start.
     """
 
-    def __init__(self, place: ClusterNode, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, place: ClusterNode, arguments: Sequence[str] = (), *, program: Sequence[str] = LEDGERD) -> None:
         """Prepare; nothing runs yet.
 
-        arguments: further options of ``ledgerd``.
+        arguments: further options of ``ledgerd``. program: what Python runs instead of it.
         """
         self.place = place
         self.client = Client(place.url, place.token)
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = arguments
+        self._program = program
 
     @property
     def name(self) -> str:
@@ -59,7 +64,7 @@ class LocalNode:
 
     def start(self) -> None:
         """Start the process, in a session of its own: Ctrl-C reaches only whoever started it."""
-        command = [sys.executable, "-m", "node.cli.ledgerd", "--config", str(self.place.config), *self._arguments]
+        command = [sys.executable, *self._program, "--config", str(self.place.config), *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

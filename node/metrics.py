@@ -103,8 +103,10 @@ class _NodeCollector(Collector):
         yield _counter("ledgerd_blocks_final", "Blocks that became final.", counters.blocks_final)
         yield _counter("ledgerd_votes_cast", "Votes cast by this node.", counters.votes_cast)
         yield _counter("ledgerd_reorganisations", "Times the tip moved to another branch.", counters.reorganisations)
-        yield _counter("ledgerd_double_votes", "Producers caught voting twice.", counters.double_votes)
-        yield _counter("ledgerd_double_blocks", "Producers caught sealing twice in a slot.", counters.double_blocks)
+        faults = CounterMetricFamily("ledgerd_faults_proven", "Producers proven faulty.", labels=["fault"])
+        for fault, count in sorted(counters.faults.items()):
+            faults.add_metric([fault], count)
+        yield faults
         rejected = CounterMetricFamily("ledgerd_rejected", "Messages of peers that were lies.", labels=["reason"])
         for reason, count in sorted(counters.rejected.items()):
             rejected.add_metric([reason], count)

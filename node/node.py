@@ -26,6 +26,7 @@ from node.clockwatch import skew_of
 from node.counters import Counters
 from node.driver import Driver
 from node.events import EventHub, Subscription
+from node.evidence import Accuser
 from node.identity import Identity
 from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
@@ -195,7 +196,10 @@ class Node:
             listener=self.events,
         )
         self._packer: Packer | None = None
+        keys = [key] if next_key is None else [key, next_key]
+        self._accuser = Accuser(self.engine, keys, submit=self.driver.submit, now_ms=now_ms)
         self._task: asyncio.Task[None] | None = None
+        self._accusing: asyncio.Task[None] | None = None
 
     def _check_submit_key(self) -> None:
         if self.submit_key is None or self.member_id is None:
@@ -237,6 +241,7 @@ class Node:
         if producers < FAULT_TOLERANT_MIN:
             self._log.warning("this chain tolerates no fault", producers=producers, needed=FAULT_TOLERANT_MIN)
         self._task = asyncio.create_task(self.driver.run(), name="driver")
+        self._accusing = asyncio.create_task(self._accuser.run(), name="accuser")
         return self._task
 
     async def stop(self) -> None:
@@ -244,9 +249,10 @@ class Node:
         if self._packer is not None:
             self._packer.flush()
         self.events.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._accusing, self._task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- for those who hand in records -------------------------------------------------------------------------------
 

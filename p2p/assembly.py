@@ -130,6 +130,11 @@ class Assembly:
                 waiting.retry_ms = now_ms + limits.BLOCK_RETRY_MS
                 self._inventory.want(sorted(waiting.missing), self._inventory.peers, now_ms=now_ms)
 
+    def retry(self, *, now_ms: int) -> None:
+        """Ask everybody at once for what blocks miss: what could not be checked before may be good now."""
+        for waiting in self._waiting.values():
+            self._inventory.want(sorted(waiting.missing), self._inventory.peers, now_ms=now_ms)
+
     def _wait(self, block_id: bytes, waiting: _Waiting, now_ms: int) -> None:
         if len(self._waiting) >= limits.BLOCKS_WAITING_MAX:
             self.forget(next(iter(self._waiting)))

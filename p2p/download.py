@@ -51,7 +51,7 @@ class ForkError(PeerError):
 class Piece:
     """One block of the stretch."""
 
-    __slots__ = ("asked", "block_id", "body", "lacking", "missing", "sealed", "wanted")
+    __slots__ = ("asked", "block_id", "body", "held", "lacking", "missing", "sealed", "wanted")
 
     def __init__(self, sealed: SealedHeader, block_id: bytes) -> None:
         self.sealed = sealed
@@ -65,6 +65,8 @@ class Piece:
         """Transactions that are not on disk yet."""
         self.wanted = False
         """Whether they were asked for."""
+        self.held = False
+        """Whether one of them could not be checked yet: its key may be admitted in a block before this one."""
 
     @property
     def height(self) -> int:
@@ -182,7 +184,7 @@ class Download:
         for piece in self._pieces:
             if piece.body is None or room <= 0:
                 break
-            if not piece.wanted:
+            if not piece.wanted and (not piece.held or piece is self._pieces[0]):
                 piece.wanted = True
                 room -= len(piece.missing)
                 if piece.missing:
@@ -197,6 +199,22 @@ class Download:
                 piece.missing.discard(tx_id)
                 found = True
         return found
+
+    def refused(self, tx_id: bytes) -> None:
+        """Take note that a transaction could not be checked yet: it is asked for again when its block's turn comes.
+
+        What is refused in the very turn is left to the stall timer: asking again at once could go on for ever.
+        """
+        for piece in self._waited_for.get(tx_id, ()):
+            piece.held = True
+            piece.wanted = piece is self.front
+
+    def keys_changed(self) -> bool:
+        """Want again what could not be checked before; tell whether there is any."""
+        held = [piece for piece in self._pieces if piece.held]
+        for piece in held:
+            piece.held = piece.wanted = False
+        return bool(held)
 
     def take_complete(self) -> list[Block]:
         """Return the blocks that are complete and whose turn it is, and let go of them."""

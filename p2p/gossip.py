@@ -199,6 +199,12 @@ class Gossip:
         self._inventory.refused(tx_id, sender, invalid=invalid, now_ms=now_ms)
         self._inventory.ask(now_ms=now_ms)
 
+    def keys_changed(self, *, now_ms: int) -> None:
+        """Take note that the head knows other keys: what was not usable for want of one may be now."""
+        self._inventory.keys_changed()
+        self._assembly.retry(now_ms=now_ms)
+        self._inventory.ask(now_ms=now_ms)
+
     def is_needed(self, tx_id: bytes) -> bool:
         """Tell whether a block that is on its way names a transaction; others may be refused where too many wait."""
         return self._inventory.is_needed(tx_id)

@@ -259,6 +259,10 @@ class Inventory:
         entry.stage = Stage.ASKED
         self._requeue(tx_id, entry, None)
 
+    def keys_changed(self) -> None:
+        """Take what was not usable as never seen: a key may have been admitted since."""
+        self._unusable.clear()
+
     def forget(self, tx_ids: Iterable[bytes]) -> None:
         """Drop what is final or expired."""
         for tx_id in tx_ids:

@@ -73,6 +73,10 @@ class _Peer:
     failures: int = 0
     """Since its last good answer: those with fewer are asked first, or a few silent peers could be asked in turns."""
 
+    def reaches(self, height: int) -> bool:
+        """Tell whether it says to have a block at ``height``."""
+        return self.status is not None and self.status.head_height >= height
+
     def fail(self, now_ms: int) -> None:
         """Leave it alone for a while, and prefer others after that."""
         self.failures += 1
@@ -307,11 +311,18 @@ class Sync:
             self._stall_ms = now_ms + limits.SYNC_STALL_MS
             self._step(now_ms)
 
-    def block_refused(self, block: Block, *, now_ms: int) -> None:
-        """Take note that the engine found a block invalid that sync handed on.
+    def transaction_refused(self, tx_id: bytes) -> None:
+        """Take note that a transaction cannot be used here, for now at least."""
+        if self._download is not None:
+            self._download.refused(tx_id)
 
-        Its chain is not fetched again. The driver charges the peer it came from.
-        """
+    def keys_changed(self, *, now_ms: int) -> None:
+        """Take note that the head knows other keys: what was refused for want of one may be good now."""
+        if self._download is not None and self._download.keys_changed():
+            self._step(now_ms)
+
+    def block_refused(self, block: Block, *, now_ms: int) -> None:
+        """Take note that the engine found a block invalid that sync handed on: its chain is not fetched again."""
         self._refused[block_id_of(block.sealed.header)] = None
         if len(self._refused) > limits.SYNC_BAD_BLOCKS_MAX:
             self._refused.popitem(last=False)
@@ -436,10 +447,10 @@ class Sync:
         download = self._download
         self._ask_headers(download, now_ms)
         self._ask_bodies(download, now_ms)
-        for piece in download.next_transactions():
-            holders = [peer_id for peer_id, peer in self._peers.items() if _reaches(peer, piece.height)]
-            self._want(sorted(piece.missing), holders, now_ms=now_ms)
         self._blocks += [(block, download.leader) for block in download.take_complete()]
+        for piece in download.next_transactions():
+            holders = [peer_id for peer_id, peer in self._peers.items() if peer.reaches(piece.height)]
+            self._want(sorted(piece.missing), holders, now_ms=now_ms)
         led_by, front = self._peers[download.leader], download.front
         if front is not None and front.body is None and front.lacking.issuperset(self._peers):
             # Nobody has what the leader's headers name.
@@ -473,11 +484,6 @@ class Sync:
                 peer.bodies_asked = ids
                 peer.bodies_due_ms = now_ms + limits.SYNC_TIMEOUT_MS
                 self._sends.append((peer_id, GetBodies(ids)))
-
-
-def _reaches(peer: _Peer, height: int) -> bool:
-    """Tell whether a peer says to have a block at ``height``."""
-    return peer.status is not None and peer.status.head_height >= height
 
 
 def _is_ahead(peer: _Peer, own: Status, now_ms: int) -> bool:

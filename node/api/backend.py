@@ -73,8 +73,7 @@ class Counters(Protocol):
     blocks_final: int
     votes_cast: int
     reorganisations: int
-    double_votes: int
-    double_blocks: int
+    faults: dict[str, int]
     dropped: int
     rejected: dict[str, int]
 

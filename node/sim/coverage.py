@@ -38,8 +38,9 @@ STATES: Mapping[str, str] = {
     "restart with nothing unfinal": "only the final point was needed",
     "clock drifts": "a clock began to run at another rate",
     "clock jumps": "a clock was set forward or back",
-    "double vote seen": "proof of two votes at one height",
-    "double block seen": "proof of two blocks in one slot",
+    "double-vote proven": "proof of two votes at one height",
+    "surrounding-vote proven": "proof of a vote around another",
+    "double-block proven": "proof of two blocks in one slot",
     "lie refused": "a message that no honest node sends",
     "transaction dropped: void": "all its records had counted in others",
 }

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from consensus.ready import BlockFinal, DoubleBlock, DoubleVote, Event, HeadChanged, TransactionDropped
+from consensus.ready import BlockFinal, Event, FaultProven, HeadChanged, TransactionDropped
 from consensus.rows import read_final_id
 from consensus.tree import BlockNode
 from consensus.votes import Link, link_of
 from ledger.block import Block, Totals, Vote, block_id_of, is_void
 from ledger.cdr import CallRecord, record_key_of
 from ledger.codec import decode, decode_each
+from ledger.crypto import key_id_of
 from ledger.genesis import Role
 from ledger.transaction import Transaction
 from node.sim.clock import SimClock
@@ -133,14 +134,10 @@ class Invariants:
             case HeadChanged():
                 if node.is_honest:
                     self._on_head(node, event)
-            case DoubleVote():
-                self._say(node, "sees a double vote at height {}", event.second.t_height)
-                self.seen["double vote seen"] += 1
-                self._check_liar(node, event.second.key_id, "voted twice")
-            case DoubleBlock():
-                self._say(node, "sees two blocks in slot {}", event.second.header.slot)
-                self.seen["double block seen"] += 1
-                self._check_liar(node, event.second.header.producer_key_id, "sealed twice")
+            case FaultProven(member_id, evidence):
+                self._say(node, "proves a {} of {}", evidence.fault, member_id)
+                self.seen[f"{evidence.fault} proven"] += 1
+                self._check_liar(node, key_id_of(evidence.public_key), evidence.fault)
 
     def _on_head(self, node: SimNode, event: HeadChanged) -> None:
         """Note how deep a reorganisation goes: how many blocks the node leaves."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consensus.engine import HEARD_SLOTS, RESEND_SLOTS
-from consensus.ready import BlockFinal, DoubleVote, HeadChanged, TransactionDropped
+from consensus.ready import BlockFinal, HeadChanged, TransactionDropped
 from consensus.rows import BEST_CERTIFICATE, guard_key
 from consensus.verdict import Verdict
 from consensus.votes import TARGET_AHEAD_MAX, Checkpoint, Link, VoteGuard
@@ -316,15 +316,6 @@ def test_rejects_a_forged_vote(bench: Bench) -> None:
     with pytest.raises(InvalidVote) as caught:
         bench.observer.receive_vote(forged, now_ms=time_of(1))
     assert caught.value.where == "signature"
-
-
-def test_tells_of_a_double_vote(bench: Bench) -> None:
-    link = sealed_link(bench)
-    other = Link(link.source, point(1, 9))
-    bench.observer.receive_vote(make_vote(bench.chain_id, 0, link), now_ms=time_of(1))
-    second = make_vote(bench.chain_id, 0, other)
-    bench.observer.receive_vote(second, now_ms=time_of(1))
-    assert [e for e in bench.observer.take_ready().events if isinstance(e, DoubleVote)] == [DoubleVote(link, second)]
 
 
 # -- voting and sealing ------------------------------------------------------------------------------------------------

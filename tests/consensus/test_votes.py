@@ -124,14 +124,6 @@ def test_real_signatures_by_default() -> None:
         VotePool(CHAIN).add(make_vote(CHAIN, 0, LINK), producer_key(0).public_key)
 
 
-def test_two_votes_for_one_height_are_seen() -> None:
-    pool = pool_with([0])
-    other = Link(point(2), point(4, 1))
-    pool.add(make_vote(CHAIN, 0, other), producer_key(0).public_key)
-    assert pool.conflicting(other, producer_key(0).key_id) == LINK
-    assert pool.conflicting(LINK, producer_key(1).key_id) is None
-
-
 def test_a_liar_fills_only_its_own_share() -> None:
     pool = pool_with([1])
     for height in range(10, 11 + VOTES_PER_PRODUCER_MAX):

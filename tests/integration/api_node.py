@@ -13,6 +13,7 @@ from ledger.codec import encode
 from ledger.crypto import PrivateKey
 from ledger.errors import LedgerError
 from ledger.genesis import Candidate, Genesis, GenesisMember, MemberKey, Parameters, chain_id_of
+from ledger.payloads import FAULTS
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from ledger.store import MemoryStore, Space, WriteBatch
 from ledger.transaction import make_transaction, tx_id_of
@@ -110,8 +111,7 @@ class Counters:
     blocks_final: int = 0
     votes_cast: int = 0
     reorganisations: int = 0
-    double_votes: int = 0
-    double_blocks: int = 0
+    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULTS, 0))
     dropped: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
 

@@ -441,10 +441,20 @@ def test_evidence_strikes(accuser: str) -> None:
     assert changes(STATE, accuser, double_vote(CIMA)) == {("struck", "cima"): StruckEntry(HEIGHT, 0)}
 
 
-def test_evidence_strikes_by_any_key_of_the_member_whatever_its_standing() -> None:
+def test_evidence_strikes_by_any_key_of_the_member_that_has_not_ended() -> None:
     rotated = apply(STATE, "cima", KeyChanges([rotate(CIMA)]))
     for key in (CIMA, NEW):
         assert apply(rotated, "alba", double_vote(key)).struck == {"cima": StruckEntry(HEIGHT, 0)}
+
+
+def test_evidence_by_a_key_that_has_ended_strikes_nobody() -> None:
+    """A thief of a key given up long ago could have its member struck for ever, however often it is readmitted."""
+    key_id = key_id_of(CIMA.public_key)
+    ended = STATE.changed({("key", key_id): msgspec.structs.replace(STATE.keys[key_id], standing=KeyStanding.REVOKED)})
+    assert refusal(ended, "alba", double_vote(CIMA)) == ("public_key", "the key accused has ended")
+    retiring = KeyStanding.RETIRING
+    ending = STATE.changed({("key", key_id): msgspec.structs.replace(STATE.keys[key_id], standing=retiring)})
+    assert apply(ending, "alba", double_vote(CIMA)).struck == {"cima": StruckEntry(HEIGHT, 0)}
 
 
 def test_evidence_that_does_not_fit() -> None:

@@ -270,6 +270,21 @@ def test_an_unusable_transaction_is_not_pulled_again():
     assert bench.receive(Transactions([raw]), B, limits.UNUSABLE_MS) is Verdict.ACCEPT
 
 
+def test_other_keys_make_usable_what_was_not():
+    """It is taken when it comes, and asked for at once where a block waits for it."""
+    bench = Bench(A, B)
+    (first, first_raw), (second, second_raw) = transaction(1), transaction(2)
+    bench.receive(block_of([second]), A)
+    for tx_id, raw in ((first, first_raw), (second, second_raw)):
+        bench.receive(Transactions([raw]), A)
+        bench.gossip.transaction_refused(tx_id, A, invalid=False, now_ms=0)
+    bench.sends()
+    bench.gossip.keys_changed(now_ms=1)
+    assert bench.sends() == [(A, GetTransactions([second]))]
+    assert bench.receive(Transactions([second_raw]), A) is Verdict.ACCEPT
+    assert bench.receive(Announce([first]), B) is Verdict.ACCEPT
+
+
 def test_offers_of_one_peer_are_bounded(monkeypatch):
     """[IGNORE] A peer that announces more than it gives."""
     monkeypatch.setattr(limits, "OFFERS_PER_PEER_MAX", 2)

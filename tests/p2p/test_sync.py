@@ -428,6 +428,43 @@ def test_transactions_that_do_not_come_are_asked_of_everybody():
     assert bench.wanted == 2 * [([blocks[0].body[0].tx_id], [A, B])]
 
 
+def test_what_could_not_be_checked_is_asked_for_again():
+    """When the head knows other keys, and when its block's turn comes; in that turn once, then by the stall timer."""
+    blocks = chain_of(4, transactions=1)
+    ids = [block.body[0].tx_id for block in blocks]
+    chain = Chain()
+    bench = Bench(chain, A)
+    bench.hear(blocks, A)
+    bench.receive(headers_of(blocks), A)
+    bench.receive(bodies_of(blocks), A)
+    assert [wanted for wanted, _ in bench.wanted] == [[tx_id] for tx_id in ids]
+    bench.wanted.clear()
+    bench.sync.transaction_refused(ids[1])
+    bench.sync.transaction_refused(ids[3])
+    bench.sync.transaction_refused(bytes(32))
+    bench.sync.keys_changed(now_ms=0)
+    assert bench.wanted == [([ids[1]], [A]), ([ids[3]], [A])]
+    bench.wanted.clear()
+    bench.sync.keys_changed(now_ms=0)
+    assert bench.wanted == []
+    bench.sync.transaction_refused(ids[1])
+    bench.sync.transactions_stored(ids[:1], now_ms=0)
+    # The first block is handed on, and it is the second one's turn.
+    assert bench.sync.take_ready().blocks == [(blocks[0], A)]
+    assert bench.wanted == [([ids[1]], [A])]
+    bench.wanted.clear()
+    bench.sync.transaction_refused(ids[1])
+    bench.timer(1)
+    assert bench.wanted == []
+    bench.timer(limits.SYNC_STALL_MS)
+    assert bench.wanted == [([ids[1]], [A])]
+    bench.wanted.clear()
+    bench.sync.keys_changed(now_ms=limits.SYNC_STALL_MS)
+    assert bench.wanted == [([ids[1]], [A])]
+    bench.sync.transactions_stored(ids[1:], now_ms=limits.SYNC_STALL_MS)
+    assert [block for block, _ in bench.sync.take_ready().blocks] == blocks[1:]
+
+
 def test_what_is_held_ahead_is_bounded(monkeypatch):
     """Headers by the window, transactions by their number."""
     monkeypatch.setattr(limits, "SYNC_WINDOW_BLOCKS", 8)
