@@ -132,6 +132,20 @@ def make_cluster(
     return Cluster(directory, genesis, tuple(nodes))
 
 
+def add_home(cluster: Cluster, member_id: str) -> ClusterNode:
+    """Write the files of a node whose member is yet to be admitted to ``cluster``, and return it: it starts joining.
+
+    Raises ConfigError where a file is there already.
+    """
+    api, listen = (Address(HOST, port) for port in free_ports(2))
+    keys = (PrivateKey.generate(), PrivateKey.generate(), PrivateKey.generate())
+    zone = GRID_ZONES[len(member_id) % len(GRID_ZONES)]
+    node = _write_home(cluster.directory / member_id, keys, api, listen, zone)
+    peers = [f"ws://{other.listen}" for other in cluster.nodes]
+    write_private(node.config, _toml(node, cluster.genesis_file, peers, is_joining=True).encode())
+    return node
+
+
 def _write_home(
     home: Path, keys: tuple[PrivateKey, PrivateKey, PrivateKey], api: Address, listen: Address, grid_zone: str
 ) -> ClusterNode:
@@ -149,9 +163,9 @@ def _write_home(
     return ClusterNode(home.name, home, api, listen, text, grid_zone)
 
 
-def _toml(node: ClusterNode, genesis: Path, peers: list[str]) -> str:
-    """Return the configuration of ``node``; a JSON string is a TOML string too."""
-    values = {
+def _toml(node: ClusterNode, genesis: Path, peers: list[str], *, is_joining: bool = False) -> str:
+    """Return the configuration of ``node``; JSON values are TOML values too."""
+    values: dict[str, object] = {
         "genesis": str(genesis),
         "data": str(node.data),
         "key": str(node.home / "node.pem"),
@@ -163,6 +177,8 @@ def _toml(node: ClusterNode, genesis: Path, peers: list[str]) -> str:
         "member_secret": str(node.home / "secret"),
         "tokens": str(node.home / "tokens.json"),
     }
+    if is_joining:
+        values["joining"] = True
     energy = {**ENERGY, "grid_zone": node.grid_zone}
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
     lines += ["\n[energy]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in energy.items())]
