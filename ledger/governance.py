@@ -83,7 +83,8 @@ def _change_keys(state: State, member_id: str, payload: KeyChanges, time_ms: int
             new_id = key_id_of(change.public_key)
             # [IGNORE] The key is new to the chain, and nobody is about to be admitted with it
             if new_id in state.keys or new_id in own or change.public_key in reserved:
-                raise _unusable("the chain knows this key already", f"{where}.public_key", actual=new_id)
+                hint = "An open proposal would admit a member with it" if change.public_key in reserved else ""
+                raise _unusable("the chain knows this key already", f"{where}.public_key", actual=new_id, hint=hint)
             own[new_id] = KeyEntry(member_id, change.public_key, roles, KeyStanding.ACTIVE)
         if candidate is not None and candidate.key_id == change.key_id:
             candidate = replace(candidate, key_id=new_id) if change.operation is KeyOperation.ROTATE else None

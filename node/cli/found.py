@@ -99,6 +99,7 @@ def new_network(
     directory: Annotated[Path, typer.Argument(help="A new directory.")],
     members: Annotated[str, typer.Option(help="Names, separated by commas.")] = "alpha,beta,gamma,delta",
     slot_ms: Annotated[int, typer.Option(help="Length of a slot.")] = 500,
+    epoch_slots: Annotated[int, typer.Option(help="Slots between elections.")] = 3_600,
     base: Annotated[int | None, typer.Option(help="First port; two for each node. [default: free ones]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -113,7 +114,7 @@ def new_network(
         directory,
         [name.strip() for name in members.split(",") if name.strip()],
         genesis_time_ms=time.time_ns() // 1_000_000,
-        parameters=msgspec.structs.replace(DEFAULT_PARAMETERS, slot_ms=slot_ms),
+        parameters=msgspec.structs.replace(DEFAULT_PARAMETERS, slot_ms=slot_ms, epoch_slots=epoch_slots),
         base_port=base,
     )
     if as_json:

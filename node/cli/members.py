@@ -90,7 +90,7 @@ def describe_proposal(proposal: dict[str, Any]) -> str:
     """Return what a proposal would do."""
     action, member = proposal["action"], proposal["member_id"]
     if action == "admit":
-        return f"admit {member} with weight {proposal['weight']} and {len(proposal['keys'])} keys"
+        return f"admit {member} with weight {proposal['weight']} by {len(proposal['keys'])} key(s)"
     if action == "reweigh":
         return f"give {member} weight {proposal['weight']}"
     if action == "seats":

@@ -201,6 +201,8 @@ def test_a_key_of_an_open_proposal_is_taken_by_nobody() -> None:
     state = apply(STATE, "alba", admit(), tx=1)
     for payload in (KeyChanges([add(NEW)]), KeyChanges([rotate(CIMA, NEW)])):
         assert refusal(state, "cima", payload) == KNOWN
+        with pytest.raises(UnusableTransaction, match="An open proposal would admit a member with it"):
+            apply(state, "cima", payload)
     later = NOW_MS + DAY_MS
     assert ("key", NEW.key_id) in changes(state, "cima", KeyChanges([add(NEW)]), now=later)
 
