@@ -42,6 +42,7 @@ class Identity:
         self._clock_ms = clock_ms
         self._keys = keys
         self._present = keys[0]
+        self._was_known = False
         self._log = get_log("node")
         self._check(is_joining)
 
@@ -89,7 +90,13 @@ class Identity:
     @property
     def key(self) -> PrivateKey:
         """Return the key to meet peers with: the first that may; the last one that might where none may."""
-        fit = next((key for key in self._keys if self.node_key(key.key_id)), self._present)
+        fit = next((key for key in self._keys if self.node_key(key.key_id)), None)
+        if fit is None:
+            if self._was_known:
+                self._was_known = False
+                self._log.warning("node key has ended", key_id=self._present.key_id.hex())
+            return self._present
+        self._was_known = True
         if fit is not self._present:
             self._present = fit
             self._log.info("next key in use", key_id=fit.key_id.hex())

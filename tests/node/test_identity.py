@@ -98,6 +98,19 @@ def test_a_key_rotates() -> None:
     assert Identity(bench.engines[3], (NEW,)).key is NEW
 
 
+def test_a_key_that_is_revoked_meets_nobody_once_it_is_out_of_office(capsys: pytest.CaptureFixture[str]) -> None:
+    bench = Bench(5)
+    identity = Identity(bench.engines[2], (producer_key(2),))
+    assert identity.key is producer_key(2)
+    change = KeyChange(KeyOperation.REVOKE, None, 0, producer_key(2).key_id)
+    bench.govern(2, Kind.KEY, KeyChanges([change]))
+    play(bench, 0, 3 * EPOCH_SLOTS)
+    assert bench.observer.head.chain.state.keys[producer_key(2).key_id].standing is KeyStanding.REVOKED
+    for _ in range(2):
+        assert (identity.key, identity.is_known, identity.member_id) == (producer_key(2), False, member_name(2))
+    assert capsys.readouterr().out.count("node key has ended") == 1
+
+
 def test_who_withdraws_meets_peers_still() -> None:
     bench = Bench(5)
     bench.govern(2, Kind.CANDIDATE, CandidateChange(None))
