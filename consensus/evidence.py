@@ -37,6 +37,8 @@ around the newest as well. Half of it may lie above the final block, so that who
 what lies further ahead."""
 HEADERS_REMEMBERED = 64
 """Headers remembered of one key, of its latest slots."""
+KEYS_REMEMBERED = 256
+"""Keys of which anything is remembered, ten times the producers; the least in use goes first."""
 
 
 @dataclass(slots=True)
@@ -66,8 +68,7 @@ class FaultFinder:
 
     def saw_vote(self, vote: Vote, public_key: bytes) -> Evidence | None:
         """Remember a vote whose signature was verified, or return what it proves together with an earlier one."""
-        signed = self._keys.setdefault(vote.key_id, _Signed(public_key))
-        votes = signed.votes
+        votes = self._signed(vote.key_id, public_key).votes
         place = bisect_left(votes, vote.t_height, key=_target)
         rival = _rival(votes, place, vote)
         if rival is not None:
@@ -90,13 +91,21 @@ class FaultFinder:
     def saw_header(self, signed_header: SignedHeader, public_key: bytes) -> Evidence | None:
         """Remember a header whose signature was verified, or return what it proves together with an earlier one."""
         header = signed_header.header
-        headers = self._keys.setdefault(header.producer_key_id, _Signed(public_key)).headers
+        headers = self._signed(header.producer_key_id, public_key).headers
         other = headers.setdefault(header.slot, signed_header)
         if other.header != header:
             return accuse_sealer(public_key, other, signed_header)
         if len(headers) > HEADERS_REMEMBERED:
             del headers[min(headers)]
         return None
+
+    def _signed(self, key_id: bytes, public_key: bytes) -> _Signed:
+        """Return what is remembered of a key, now the latest in use."""
+        signed = self._keys.pop(key_id, None) or _Signed(public_key)
+        self._keys[key_id] = signed
+        if len(self._keys) > KEYS_REMEMBERED:
+            del self._keys[next(iter(self._keys))]
+        return signed
 
     def header_of(self, key_id: bytes, slot: int) -> SignedHeader | None:
         """Return the header remembered of a key and slot."""

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from consensus.evidence import HEADERS_REMEMBERED, VOTES_REMEMBERED, FaultFinder, accuse_voter, is_settled
+from consensus.evidence import (
+    HEADERS_REMEMBERED,
+    KEYS_REMEMBERED,
+    VOTES_REMEMBERED,
+    FaultFinder,
+    accuse_voter,
+    is_settled,
+)
 from consensus.ready import FaultProven
 from consensus.rows import read_evidence
 from consensus.verdict import Verdict
@@ -150,6 +157,19 @@ def test_headers_are_remembered_of_the_latest_slots() -> None:
     for one, is_found in ((blocks[0], False), (blocks[1], True), (blocks[-1], True)):
         twin = resign(one, tx_root=bytes(32))
         assert (finder.saw_header(signed(twin), KEY.public_key) is not None) is is_found
+
+
+def test_who_signs_with_many_keys_pushes_out_no_producer() -> None:
+    bench = Bench(4)
+    bench.submit([1])
+    block = bench.seal(1)
+    finder = FaultFinder()
+    for number in range(2 * KEYS_REMEMBERED):
+        finder.saw_vote(far_vote(number, number + 1), KEY.public_key)
+        header = replace(block.sealed.header, producer_key_id=number.to_bytes(20))
+        assert finder.saw_header(SignedHeader(header, bytes(64)), bytes(33)) is None
+    assert len(finder._keys) == KEYS_REMEMBERED
+    assert finder.saw_vote(far_vote(0, 1, 1), KEY.public_key) is not None
 
 
 def signed(block: Block) -> SignedHeader:
