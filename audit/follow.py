@@ -221,8 +221,10 @@ class Follower:
 
     def _check_behind(self, proof: VotingProof) -> None:
         """Compare the final block of a source that is behind with what was final at that height before."""
-        known = self._recent.get(proof.header.height)
-        if known is not None and known.header != proof.header:
+        known, final = self._recent.get(proof.header.height), self.client.final
+        if known is not None and final is not None and known.header != proof.header:
+            if self.client.is_final(proof):
+                raise TwoHistories(self._conflict(proof, known.header, final, None))
             raise InvalidProof(
                 "it says that another block is final than the one it proved before",
                 where=f"height {proof.header.height}, field block_id",

@@ -138,6 +138,16 @@ class LightClient:
             raise _wrong(proof.header, "height", "below the last final block", expected, proof.header.height)
         self._place(proof, path)
 
+    def is_final(self, proof: VotingProof) -> bool:
+        """Tell whether a block is final by the word of a voting set that was trusted before, or is."""
+        known = self.sets.get(proof.voting.set_id)
+        try:
+            if known is not None:
+                check_voting(proof, known, self.chain_id, where="")
+        except InvalidProof:
+            return False
+        return known is not None
+
     def check_page(self, before: Header | None, page: Sequence[SealedHeader], path: Sequence[bytes] | None) -> None:
         """Check headers that follow ``before``, None for genesis, and lie below the last final block.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,11 +14,13 @@ from audit.follow import Follower
 from audit.light import LightClient
 from audit.source import ChainSource, DirectorySource
 from audit.verify import verify_chain
+from consensus.rows import set_change_key
+from ledger.codec import encode
 from ledger.errors import InvalidProof
 from ledger.genesis import Genesis
 from ledger.leveldb import LevelStore
 from ledger.rules.ruleset import RuleSet
-from ledger.store import MemoryStore
+from ledger.store import MemoryStore, Space, WriteBatch
 from tests.audit.chains import FIVE, NEXT_KEY, NODE_KEYS, Cluster, govern, make_genesis, rules_of
 from tests.audit.forgery import ForgedSource, Forgery, all_variants, replay
 from tests.audit.tamper import take_apart
@@ -106,3 +110,34 @@ def test_the_light_client_refuses_it(name: str, good: Forgery, governed: Genesis
         list(Follower(LightClient(governed), ForgedSource(forged)).poll())
     assert VARIANTS[name].light in str(caught.value)
     assert re.match(r"height \d+|set \d+", caught.value.where)
+
+
+# -- rows of a data directory that follow from such a chain ------------------------------------------------------------
+
+ROWS: dict[str, tuple[Callable[[LevelStore], tuple[bytes, bytes | None]], str]] = {
+    "state_entry_altered": (
+        lambda store: (_state_row("turns"), store.get(_state_row("turns"))[:-1] + b"\x09"),
+        "state_row",
+    ),
+    "state_entry_missing": (lambda _store: (_state_row("struck", "charlie"), None), "state_row"),
+    "state_entry_of_nothing": (lambda _store: (_state_row("struck", "alfa"), encode([1, 1])), "state_row"),
+    "set_change_missing": (lambda _store: (set_change_key(2), None), "set_change_row"),
+    "set_change_of_nothing": (lambda store: (set_change_key(5), store.get(set_change_key(4))), "set_change_row"),
+    "set_change_twice": (lambda store: (set_change_key(3), store.get(set_change_key(2))), "set_change_row[3].voting"),
+}
+
+
+def _state_row(*key: str) -> bytes:
+    return Space.STATE.value + encode(list(key))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_altered_row_is_found(name: str, directory: Path, governed: Genesis, rules: RuleSet, tmp_path: Path) -> None:
+    change, field = ROWS[name]
+    path = Path(shutil.copytree(directory, tmp_path / "data"))
+    with closing(LevelStore(path)) as store:
+        store.write(WriteBatch(puts=[change(store)]))
+    with closing(DirectorySource(path)) as source:
+        found = verify_chain(source, governed, rules=rules).first_difference
+    assert found is not None
+    assert found.field.startswith(field)

@@ -284,13 +284,23 @@ def test_the_same_history_with_a_wrong_path_is_a_lie_and_no_more(cluster: Cluste
     assert one.client.point.height == 5
 
 
-def test_a_node_that_forgets_what_it_proved() -> None:
+def test_a_node_that_proves_another_block_below() -> None:
     a, b = twins(12, 6)
     assert a.client.point.height == 11
     a.source = b.source
-    with pytest.raises(InvalidProof, match="another block is final than the one it proved before"):
+    with pytest.raises(TwoHistories) as caught:
         list(a.poll())
     assert a.is_behind
+    check_conflict(caught.value, 5, set(MEMBERS))
+
+
+def test_a_node_that_only_says_that_another_block_is_final_below() -> None:
+    a, b = twins(12, 6)
+    a.source = b.source
+    b.source.forge = lambda _question, answer: replace(answer, siblings=[])
+    with pytest.raises(InvalidProof, match="another block is final than the one it proved before") as caught:
+        list(a.poll())
+    assert not isinstance(caught.value, TwoHistories)
 
 
 def test_a_node_that_is_behind_is_waited_for(cluster: Cluster, source: PeerSource) -> None:
