@@ -185,7 +185,7 @@ class Node:
             want_transactions=self.gossip.want_transactions,
             scores=self.gossip.scores,
         )
-        seen = SeenByUs(self.engine)
+        seen = SeenByUs(self.engine, now_ms)
         self.driver = Driver(
             engine=self.engine,
             gossip=self.gossip,

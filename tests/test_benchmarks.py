@@ -93,21 +93,21 @@ async def test_a_frame_between_two_transports_takes_some_of_the_core(monkeypatch
 def test_a_network_on_virtual_time_finds_how_soon_blocks_are_final(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four real nodes, twelve slots: everything handed in is final, no sooner than three ways and a slot allow."""
-    monkeypatch.setattr(traffic, "CHUNK_RECORDS", 1_500)
+    """Four real nodes, forty slots: everything handed in is final, no sooner than two ways and a slot allow."""
+    monkeypatch.setattr(traffic, "CHUNK_RECORDS", 4_500)
     path = tmp_path / "records"
     traffic._make_chunk((0, path), traffic.yesterday_ms())
     chain = finality.Chain(4, 4, 100, [path])
 
     async def play() -> tuple[dict[int, float], list[int]]:
         with chain.running(tmp_path / "nodes") as network:
-            await chain.play(network, 12)
+            await chain.play(network, 40)
             return chain.finality(network), [node.real.counters.records_final for node in network.nodes]
 
     seen, records = asyncio.run(play())
-    assert len(seen) >= 9
+    assert len(seen) >= 37
     assert len(set(records)) == 1
-    assert records[0] >= 9 * finality.PARTS_PER_SLOT * finality.PART_RECORDS
+    assert records[0] >= 37 * finality.PARTS_PER_SLOT * finality.PART_RECORDS
     assert all(took >= 1 + 2 * finality.DELAY_MS / 1000 for took in seen.values())
 
 
