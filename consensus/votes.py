@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from consensus.params import quorum_of
 from ledger.block import Certificate, CertificatePart, Vote, bitmap_indexes, void_bitmap, vote_digest
-from ledger.codec import Count, Wire
+from ledger.codec import INT_MAX, Count, Wire
 from ledger.crypto import is_valid_signature
 from ledger.entries import Producer
 from ledger.errors import InvalidVote
@@ -104,11 +104,12 @@ class VoteGuard(Wire, frozen=True):
 
     def after_vote(self, link: Link) -> VoteGuard:
         """Return the guard once a vote for ``link`` is cast."""
-        return VoteGuard(link.target.height + 1, max(self.max_source, link.source.height), self.next_slot)
+        next_target = min(link.target.height + 1, INT_MAX)
+        return VoteGuard(next_target, max(self.max_source, link.source.height), self.next_slot)
 
     def after_seal(self, slot: int) -> VoteGuard:
         """Return the guard once a block is sealed in ``slot``."""
-        return VoteGuard(self.next_target, self.max_source, slot + 1)
+        return VoteGuard(self.next_target, self.max_source, min(slot + 1, INT_MAX))
 
 
 def link_of(vote: Vote | Certificate) -> Link:

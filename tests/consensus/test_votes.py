@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consensus.params import faults_tolerated, quorum_of
-from consensus.votes import VOTES_PER_PRODUCER_MAX, Link, VoteGuard, VotePool, VotingSet, check_certificate, link_of
+from consensus.votes import (
+    VOTES_PER_PRODUCER_MAX,
+    Checkpoint,
+    Link,
+    VoteGuard,
+    VotePool,
+    VotingSet,
+    check_certificate,
+    link_of,
+)
 from ledger.block import Certificate, CertificatePart, void_bitmap
-from ledger.codec import decode, encode
+from ledger.codec import INT_MAX, decode, encode
 from ledger.entries import Producer
 from ledger.errors import InvalidVote
 from node.sim.world import is_stand_in_signature, member_name, producer_key
@@ -194,3 +203,9 @@ def test_rejects_one_wrong_signature() -> None:
 def test_a_known_signature_is_not_verified_again() -> None:
     pool = pool_with([0, 1, 2])
     check_certificate(with_part(), [voting_set()], CHAIN, pool.signature, is_valid=lambda *_: False)
+
+
+def test_a_guard_raised_as_far_as_a_stolen_key_can_sign_is_read_back() -> None:
+    link = Link(Checkpoint(INT_MAX - 1, bytes(32)), Checkpoint(INT_MAX, bytes(32)))
+    guard = VoteGuard().after_vote(link).after_seal(INT_MAX)
+    assert decode(encode(guard), VoteGuard) == VoteGuard(INT_MAX, INT_MAX - 1, INT_MAX)
