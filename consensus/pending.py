@@ -102,7 +102,8 @@ class Pending:
             try:
                 builder.add(tx)
             except UnusableTransaction as error:
-                failed[member_id] += tx.payload is not None
+                # A key that may not sign is found out at once; who stole one that has ended uses up no tries.
+                failed[member_id] += tx.payload is not None and error.where != "envelope.key_id"
                 if error.where == "tx_id" and not builder.seen.has_transaction(tx.tx_id):
                     # Void by what the branch counted up to the parent or, if the body has begun, in this very block.
                     self._void_at[tx.tx_id] = parent_height + 1 if builder.body else parent_height

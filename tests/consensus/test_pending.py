@@ -7,13 +7,16 @@ import pytest
 from consensus import pending as pending_module
 from consensus.pending import PAYLOAD_FAILURES_MAX, Pending
 from consensus.ready import Outbox, TransactionDropped
+from ledger.crypto import PrivateKey
+from ledger.entries import KeyEntry, KeyStanding
 from ledger.payloads import Approval, CandidateChange, Payload
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
+from ledger.state import genesis_state
 from ledger.store import MemoryStore, Space, WriteBatch
 from ledger.transaction import Kind
 from ledger.transition import BodyBuilder
 from ledger.validation import CheckedTransaction
-from node.sim.world import World
+from node.sim.world import World, govern_key
 from tests.consensus.bench_kit import time_of
 
 
@@ -43,8 +46,6 @@ class Desk:
         return tx
 
     def builder(self, *overlays: Overlay) -> BodyBuilder:
-        from ledger.state import genesis_state
-
         seen = SeenRecords(self.index, list(overlays))
         return BodyBuilder(genesis_state(self.world.genesis), 1, time_of(1), seen, self.pending.read_records)
 
@@ -148,3 +149,21 @@ def test_a_member_whose_changes_do_not_fit_holds_up_nobody(monkeypatch: pytest.M
     desk.pending.fill(builder, 0)
     assert [item.tx_id for item in builder.body] == [records.tx_id, other.tx_id]
     assert len(tried) == PAYLOAD_FAILURES_MAX + 2
+
+
+def test_who_stole_a_key_that_has_ended_keeps_its_member_from_nothing() -> None:
+    desk = Desk()
+    stolen, fresh = govern_key(1), PrivateKey.from_seed(b"govern anew")
+    begin = genesis_state(desk.world.genesis)
+    entry = begin.keys[stolen.key_id]
+    new = KeyEntry(entry.member_id, fresh.public_key, entry.roles, KeyStanding.ACTIVE)
+    ended = KeyEntry(entry.member_id, entry.public_key, entry.roles, KeyStanding.REVOKED)
+    state = begin.changed({("key", stolen.key_id): ended, ("key", fresh.key_id): new})
+    for n in range(PAYLOAD_FAILURES_MAX):
+        desk.govern(1, Kind.APPROVE, Approval(bytes([n]) * 32))
+    raw = desk.world.make_payload(1, Kind.CANDIDATE, CandidateChange(None), now_ms=time_of(0), key=fresh)
+    own = desk.world.check(raw, state.keys.get)
+    desk.pending.add(own)
+    builder = BodyBuilder(state, 1, time_of(1), SeenRecords(desk.index, []), desk.pending.read_records)
+    desk.pending.fill(builder, 0)
+    assert [item.tx_id for item in builder.body] == [own.tx_id]
