@@ -88,9 +88,16 @@ def elect(state: State, *, idle: Collection[bytes] = (), out: Collection[str] = 
 
 
 def _to_strike(state: State) -> list[str]:
-    """Return the members to be passed over from this election on: at most as many as the voting set may have faulty."""
+    """Return the members to be passed over from this election on.
+
+    Of those in office at most as many as the voting set may have faulty; others take nobody's place in that queue.
+    """
+    pending = state.voting.pending
+    office = [*state.epoch.seats, *state.voting.producers, *(pending.producers if pending else ())]
+    in_office = {producer.member_id for producer in office}
     waiting = sorted((entry.height, name) for name, entry in state.struck.items() if not entry.is_out)
-    return [name for _, name in waiting[: faults_tolerated(len(state.voting.producers))]]
+    queue = [name for _, name in waiting if name in in_office][: faults_tolerated(len(state.voting.producers))]
+    return [name for _, name in waiting if name not in in_office or name in queue]
 
 
 def _wanted_voters(state: State, seats: list[Producer], proven: set[bytes], out: set[str]) -> list[Producer]:

@@ -9,11 +9,9 @@ Source: docs/architecture.md, "Pure cores, one driver".
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from consensus.engine import Engine
@@ -21,21 +19,17 @@ from consensus.ready import BlockFinal, Event, FaultProven, HeadChanged, Ready, 
 from consensus.verdict import Verdict
 from ledger.block import Block, Vote
 from ledger.errors import (
-    EncodingError,
-    InvalidTransaction,
     LedgerError,
     StoreError,
     StoreFull,
     UnknownParent,
-    UnusableTransaction,
 )
 from ledger.store import Space, Store, WriteBatch
-from ledger.transition import check_payload
-from ledger.validation import CheckedTransaction, check_in_context
+from ledger.validation import CheckedTransaction
+from node.checking import CheckDesk, Checked
 from node.clock import now_ms, steady_ms
 from node.counters import Counters
 from node.evidence import log_fault
-from node.intake import Overloaded, Submission
 from node.logs import get_log
 from node.signing import SigningWatch
 from p2p import limits
@@ -48,14 +42,8 @@ from p2p.transport import Transport
 
 T = TypeVar("T")
 
-CHECK_BUDGET_S = 0.02
-"""Checking of received transactions gives way to blocks and votes after this long."""
-WRITE_BODIES_MAX = 64
-"""Transactions written in one group: the sync is shared, the wait for it stays short."""
 INBOX_MESSAGES_MAX = 1_024
 """Messages waiting for their turn; beyond this, peers wait as well."""
-SUBMISSIONS_BYTES_MAX = 64 * 1024 * 1024
-"""Transactions handed in that wait to be checked: a second's worth at most, but for a disk that is full or stuck."""
 PROMISES_MAX = 50_000
 """Transactions whose acceptance or loss is remembered for those who ask."""
 DISK_FULL_RETRY_S = 1.0
@@ -66,15 +54,6 @@ class Listener(Protocol):
 
     def on_event(self, event: Event) -> None:
         """Take note."""
-
-
-@dataclass(slots=True)
-class _Checked:
-    """A transaction that passed, to be written with the next group."""
-
-    tx: CheckedTransaction
-    raw: bytes
-    submission: Submission | None
 
 
 class Driver:
@@ -104,15 +83,11 @@ class Driver:
         self.is_disk_full = False
         self.transport: Transport | None = None
         self._store = store
-        self._check = check
         self._listener = listener
         self._keys = engine.head.chain.state.keys
         self._inbox: deque[tuple[Message, PeerId]] = deque()
-        self._submissions: deque[Submission] = deque()
-        self._submitted_bytes = 0
-        self._received: deque[tuple[bytes, PeerId, bytes]] = deque()
-        self._checked: list[_Checked] = []
-        self._writing: list[_Checked] = []
+        self._desk = CheckDesk(engine, gossip, sync, check=check, reject=self._reject)
+        self._writing: list[Checked] = []
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -130,15 +105,8 @@ class Driver:
 
         The future ends when it is on disk, with whether it is new here, or with its error.
         """
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        submission = Submission(raw, future)
-        if self._submitted_bytes + len(raw) > SUBMISSIONS_BYTES_MAX:
-            submission.fail(Overloaded("too much waits to be checked", hint="Keep the records and submit them again"))
-            return future
-        self._submitted_bytes += len(raw)
-        self._submissions.append(submission)
         self._wake.set()
-        return future
+        return self._desk.submit(raw)
 
     def deliver(self, peer_id: PeerId, message: Message) -> Awaitable[object] | None:
         """Take in a message of a peer; what is returned is awaited before that peer's next one is read."""
@@ -166,7 +134,7 @@ class Driver:
 
     def is_being_stored(self, tx_id: bytes) -> bool:
         """Tell whether a transaction is checked and its write under way: it may be on disk, and is not pending yet."""
-        return any(c.tx.tx_id == tx_id for c in (*self._writing, *self._checked))
+        return any(c.tx.tx_id == tx_id for c in (*self._writing, *self._desk.passed))
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -185,7 +153,7 @@ class Driver:
 
     def _wait_ms(self) -> int:
         """Return how long nothing is due by itself; 0 or less where something is."""
-        if self._received or self._submissions or self._checked:
+        if self._desk:
             return 0
         timers = [core.next_timer_ms() for core in (self.gossip, self.sync, self.seen)]
         return min([self._until_slot_ms(), *(due_ms - steady_ms() for due_ms in timers if due_ms is not None)])
@@ -215,9 +183,9 @@ class Driver:
         self._run_gossip()
         self._run_sync()
         ready = self.engine.take_ready()
-        if not ready and not self._checked:
-            self._check_some()
-        self._writing, self._checked = self._checked, []
+        if not ready and not self._desk.passed:
+            self._desk.check_some()
+        self._writing = self._desk.take_passed()
         await self._write(ready, self._writing)
         self._after_write(ready, self._writing)
         self._writing = []
@@ -267,7 +235,8 @@ class Driver:
             self._log.warning("banned", peer=peer_id.hex(), reason=reason, for_ms=limits.BAN_MS)
             if self.transport is not None:
                 self.transport.ban(peer_id, reason)
-        self._received.extend((received.raw, received.sender, received.tx_id) for received in ready.transactions)
+        for received in ready.transactions:
+            self._desk.receive(received.raw, received.sender, received.tx_id)
         for tx_id in ready.accepted:
             self._remember(self.accepted, tx_id, None)
         for block, sender in ready.blocks:
@@ -302,55 +271,7 @@ class Driver:
         except LedgerError as error:
             self._reject(sender, error)
 
-    def _check_some(self) -> None:
-        """Check what was handed in and what came from peers, within the budget of one turn."""
-        deadline = time.monotonic() + CHECK_BUDGET_S
-        while self._check_next() and time.monotonic() < deadline:
-            pass
-
-    def _check_next(self) -> bool:
-        """Check one transaction handed in and one received; tell whether there was any, and room for it."""
-        if not (self._submissions or self._received) or len(self._checked) >= WRITE_BODIES_MAX:
-            return False
-        # Those who wait for an answer and those who relay take turns.
-        if self._submissions:
-            submission = self._submissions.popleft()
-            self._submitted_bytes -= len(submission.raw)
-            self._check_submission(submission, self._checked)
-        if self._received:
-            self._check_received(*self._received.popleft(), self._checked)
-        return True
-
-    def _check_submission(self, submission: Submission, checked: list[_Checked]) -> None:
-        try:
-            tx = self._check(submission.raw)
-            check_in_context(tx, self.engine.head.chain.state, now_ms())
-            if self.engine.has_transaction(tx.tx_id):
-                submission.succeed(is_new=False)
-                return
-            check_payload(tx, self.engine.head.chain, now_ms())
-        except LedgerError as error:
-            submission.fail(error)
-        else:
-            checked.append(_Checked(tx, submission.raw, submission))
-
-    def _check_received(self, raw: bytes, sender: PeerId, tx_id: bytes, checked: list[_Checked]) -> None:
-        if self.engine.pool.is_full and not self.gossip.is_needed(tx_id):
-            # A member may push faster than blocks are sealed.
-            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=steady_ms())
-            return
-        try:
-            tx = self._check(raw)
-        except UnusableTransaction:
-            self.gossip.transaction_refused(tx_id, sender, invalid=False, now_ms=steady_ms())
-            self.sync.transaction_refused(tx_id)
-        except (InvalidTransaction, EncodingError) as error:
-            self.gossip.transaction_refused(tx_id, sender, invalid=True, now_ms=steady_ms())
-            self._reject(sender, error)
-        else:
-            checked.append(_Checked(tx, raw, None))
-
-    async def _write(self, ready: Ready, checked: list[_Checked]) -> None:
+    async def _write(self, ready: Ready, checked: list[Checked]) -> None:
         """Make one turn durable. A crash before it loses nothing that was promised; after it, nothing at all."""
         distinct = {c.tx.tx_id: c.raw for c in checked}
         bodies: list[tuple[bytes, bytes]] = [
@@ -373,7 +294,7 @@ class Driver:
         if not is_urgent:
             writing.add_done_callback(lambda _: self._wake.set())
             while not writing.done():
-                if self._check_next():
+                if self._desk.check_next():
                     await asyncio.sleep(0)
                 else:
                     self._wake.clear()
@@ -392,12 +313,11 @@ class Driver:
                 self.is_disk_full = True
                 self._log.error("disk full, waiting for room", error=error.sentence())
                 # Those who hand in records are not to wait for room as well.
-                while self._submissions:
-                    self._submissions.popleft().fail(error)
+                self._desk.fail_submissions(error)
                 await asyncio.sleep(DISK_FULL_RETRY_S)
         return None
 
-    def _refuse(self, checked: list[_Checked], error: StoreFull) -> None:
+    def _refuse(self, checked: list[Checked], error: StoreFull) -> None:
         """Give back transactions for which there is no room: their submitters keep them, peers offer them again."""
         self.is_disk_full = True
         self._log.error("disk full, transactions refused", error=error.sentence(), transactions=len(checked))
@@ -408,7 +328,7 @@ class Driver:
                 self.gossip.transaction_refused(c.tx.tx_id, b"", invalid=False, now_ms=steady_ms())
         checked.clear()
 
-    def _after_write(self, ready: Ready, checked: list[_Checked]) -> None:
+    def _after_write(self, ready: Ready, checked: list[Checked]) -> None:
         """Send, answer and tell what is durable now."""
         time_ms = steady_ms()
         for message in ready.messages:
@@ -419,7 +339,7 @@ class Driver:
                 self.counters.votes_cast += 1
                 self.gossip.own_vote(message)
         self._tell(ready.events)
-        groups: tuple[list[_Checked], list[_Checked]] = ([], [])
+        groups: tuple[list[Checked], list[Checked]] = ([], [])
         for c in checked:
             # The same one may have come twice before it was on disk.
             is_new = c.tx.tx_id not in self.engine.pool
@@ -487,9 +407,8 @@ class Driver:
     def _fail_submissions(self) -> None:
         """Tell those who still wait that nothing was stored."""
         error = self.failure or StoreError("the node is stopping", hint="Keep the records and submit them again")
-        for submission in self._submissions:
-            submission.fail(error)
-        for c in (*self._writing, *self._checked):
+        self._desk.fail_submissions(error)
+        for c in (*self._writing, *self._desk.passed):
             if c.submission is not None:
                 c.submission.fail(error)
 

@@ -152,6 +152,13 @@ def test_at_most_f_are_out_in_one_epoch_the_first_struck_first() -> None:
     assert {name for name, entry in state.struck.items() if entry.is_out} == {member_name(1), member_name(3)}
 
 
+def test_who_is_not_in_office_takes_nobodys_place_in_the_queue() -> None:
+    """Friends of a liar that get themselves struck first do not put off its turn."""
+    at = struck(position(members=7), 5, 6, 3)
+    state = child(at, EPOCH_SLOTS)
+    assert {name for name, entry in state.struck.items() if entry.is_out} == {member_name(n) for n in (3, 5, 6)}
+
+
 def test_with_nobody_standing_the_seats_stay() -> None:
     at = position()
     state = at.chain.state.changed({("candidate", member_name(n)): None for n in range(5)})

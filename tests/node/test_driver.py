@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,14 +13,16 @@ from consensus import pool as pool_module
 from ledger.block import Vote
 from ledger.crypto import PrivateKey
 from ledger.errors import StoreDamaged
-from ledger.payloads import CandidateChange, DelegationPart, Delegations
+from ledger.governance import apply_payload
+from ledger.payloads import CandidateChange, DelegationPart, Delegations, KeyChange, KeyChanges, KeyOperation
 from ledger.store import MemoryStore, Space, WriteBatch
 from ledger.transaction import Kind
+from node import checking
 from node import driver as driver_module
 from node.clock import now_ms
 from node.intake import Overloaded
 from node.node import Node, Promise
-from node.sim.world import World, producer_key
+from node.sim.world import World, producer_key, submit_key
 from p2p.messages import GetTransactions, Message, Stored, Transactions, Votes
 
 
@@ -63,9 +66,9 @@ class Place:
         """Return a node that begins with what the store holds."""
         return Node(self.world.genesis, self.store, key=self.key)
 
-    def transaction(self, call: int = 1, *, made_ms: int | None = None) -> tuple[bytes, bytes]:
+    def transaction(self, call: int = 1, *, member: int = 0, made_ms: int | None = None) -> tuple[bytes, bytes]:
         """Return id and bytes of a transaction, made just now unless told otherwise."""
-        raw = self.world.make_transaction(0, [call], now_ms=now_ms() if made_ms is None else made_ms)
+        raw = self.world.make_transaction(member, [call], now_ms=now_ms() if made_ms is None else made_ms)
         return self.world.check(raw).tx_id, raw
 
     def keep(self, tx_id: bytes, raw: bytes) -> None:
@@ -175,12 +178,47 @@ async def test_a_full_pool_takes_in_only_what_blocks_name(place: Place, monkeypa
     assert not place.store.has_body(pushed)
 
 
+async def test_one_member_takes_no_more_than_its_share_of_the_pool(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "POOL_TRANSACTIONS_MAX", 4)
+    node, peer = place.node(), producer_key(1).key_id
+    flood = [place.transaction(call) for call in range(4)]
+    other = place.transaction(9, member=2)
+    node.driver.peer_up(peer)
+    node.start()
+    for tx_id, raw in flood[:2]:
+        node.driver.deliver(peer, Transactions([raw]))
+        await _until(lambda tx_id=tx_id: tx_id in node.engine.pool)  # type: ignore[misc]
+    node.driver.deliver(peer, Transactions([flood[2][1], flood[3][1], other[1]]))
+    await _until(lambda: other[0] in node.engine.pool)
+    with pytest.raises(Overloaded):
+        await node.driver.submit(place.transaction(5)[1])
+    await node.stop()
+    assert [tx.tx_id for tx in node.engine.pool] == [flood[0][0], flood[1][0], other[0]]
+
+
+async def test_what_a_key_signed_that_has_ended_does_not_wait_in_the_pool(place: Place) -> None:
+    node, peer = place.node(), producer_key(1).key_id
+    chain = node.engine.head.chain
+    ended = KeyChanges([KeyChange(KeyOperation.REVOKE, None, 0, submit_key(0).key_id)])
+    state = apply_payload(chain.state, ended, member_id="carrier-00", tx_id=bytes(32), height=1, time_ms=now_ms())
+    node.engine.head.chain = replace(chain, state=state)
+    node.driver.peer_up(peer)
+    node.start()
+    other = place.transaction(9, member=2)
+    node.driver.deliver(peer, Transactions([place.transaction()[1], other[1]]))
+    await _until(lambda: other[0] in node.engine.pool)
+    await node.stop()
+    assert [tx.tx_id for tx in node.engine.pool] == [other[0]]
+
+
 async def test_what_is_handed_in_while_the_disk_is_stuck_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     store = SlowStore()
     place = Place(store=store)
     node = place.node()
     raws = [place.transaction(call)[1] for call in range(4)]
-    monkeypatch.setattr(driver_module, "SUBMISSIONS_BYTES_MAX", 2 * len(raws[0]) + 9)
+    monkeypatch.setattr(checking, "SUBMISSIONS_BYTES_MAX", 2 * len(raws[0]) + 9)
     waiting = [node.driver.submit(raw) for raw in raws[:2]]
     with pytest.raises(Overloaded):
         await node.driver.submit(raws[2])

@@ -109,7 +109,7 @@ async def begun(store: GatedStore) -> None:
 async def until_checked(node: Node) -> None:
     """Return once nothing handed in waits to be checked."""
     async with asyncio.timeout(WAIT_S):
-        while node.driver._submissions:  # noqa: ASYNC110 - the driver has no event for this
+        while node.driver._desk.waiting:  # noqa: ASYNC110 - the driver has no event for this
             await asyncio.sleep(0.001)
 
 
