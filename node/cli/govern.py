@@ -103,7 +103,7 @@ def stand(
     endpoint: Annotated[str, typer.Option(help="ws://HOST:PORT or wss://HOST:PORT where peers reach it.")] = "",
     zone: Annotated[str, typer.Option(help="Where its electricity is from, as GB or US-CA.")] = "",
 ) -> Order:
-    """Stand for a seat, or change with what particulars."""
+    """Stand for a seat, or, where it stands already, with another key, endpoint or zone."""
     from ledger.genesis import Candidate
     from ledger.payloads import CandidateChange
     from ledger.transaction import Kind
