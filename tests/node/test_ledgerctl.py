@@ -288,6 +288,14 @@ def test_network_new_takes_epochs_short_enough_to_be_watched(ctl, tmp_path: Path
     assert "seats             5\n" in shown
 
 
+def test_a_sentence_that_stands_alone_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "its key has signed more than this data directory knows of: a restored backup, or a second node"
+    print_facts({"": {"reason": reason}})
+    assert " ".join(capsys.readouterr().out.split()) == f"reason {reason}"
+    print_facts({"a": {"reason": reason}, "b": {"reason": reason}})
+    assert "second node" not in capsys.readouterr().out
+
+
 def test_records_are_no_signed_transaction(ctl, tmp_path: Path) -> None:
     (tmp_path / "calls.jsonl").write_text('{"record": {}}\n')
     run = ctl("submit-transaction", tmp_path / "calls.jsonl")
