@@ -229,6 +229,8 @@ def test_every_integer_list_and_string_has_bounds() -> None:
 
     def visit(kind: Any, name: str, bounds: set[str]) -> None:
         info = msgspec.inspect.type_info(kind) if not isinstance(kind, msgspec.inspect.Type) else kind
+        if isinstance(info, msgspec.inspect.Metadata):  # a type with a description
+            info = info.type
         if isinstance(info, msgspec.inspect.StructType):
             for field in info.fields:
                 visit(field.type, f"{info.cls.__name__}.{field.name}", bounds)
