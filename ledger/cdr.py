@@ -139,8 +139,12 @@ Octets = Annotated[int, Meta(ge=0, le=OCTETS_MAX)]
 EnergyMj = Annotated[int, Meta(ge=0, le=ENERGY_MJ_MAX)]
 SipCode = Annotated[int, Meta(ge=0, le=699)]
 Q850Cause = Annotated[int, Meta(ge=0, le=127)]
-GridZone = Annotated[str, Meta(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?\Z", max_length=6)]
-TableId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}\Z", max_length=32)]
+GridZone = Annotated[
+    str, Meta(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?\Z", max_length=6, description="a zone as GB or US-CA")
+]
+TableId = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,31}\Z", max_length=32, description="the name of a table, as ember-2026")
+]
 
 
 class Reading(Wire, frozen=True):

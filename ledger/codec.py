@@ -34,7 +34,9 @@ U16 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
 U32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 TimeMs = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800_000)]
 """Milliseconds since 1970-01-01T00:00:00Z, to the end of 2099."""
-MemberId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}\Z", max_length=32)]
+MemberId = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,32}\Z", max_length=32, description="1 to 32 of a-z, 0-9 and -")
+]
 """A member (a carrier): lower-case letters, digits and hyphens."""
 
 ZERO32 = bytes(32)
@@ -137,7 +139,17 @@ def field_error(error: msgspec.ValidationError, kind: Any) -> FieldError:
         step = match.group(1) or match.group(2)
         name, here = _child(here, step)
         where += name if name.startswith("[") or not where else f".{name}"
+    form = _described(here) if " matching regex " in what else ""
+    if form:
+        return FieldError("not of the form that this field has", where=where or type_name(kind), expected=form)
     return FieldError(what.replace("`", ""), where=where or type_name(kind))
+
+
+def _described(kind: Any) -> str:
+    """Return what the type says of its form to a person, else nothing."""
+    if get_origin(kind) is Annotated:
+        return next((m.description for m in kind.__metadata__ if isinstance(m, msgspec.Meta) and m.description), "")
+    return next((text for argument in get_args(kind) if (text := _described(argument))), "")
 
 
 def _child(kind: Any, step: str) -> tuple[str, Any]:

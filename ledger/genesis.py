@@ -23,9 +23,20 @@ MEMBERS_MAX = 1_000
 KEYS_MAX = 64
 PRODUCERS_MAX = 21
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z", max_length=64)]
-Endpoint = Annotated[str, Meta(pattern=r"^(wss?://[A-Za-z0-9.:\[\]_-]{1,200})?\Z", max_length=208)]
-Zone = Annotated[str, Meta(pattern=r"^([A-Z]{2}(-[A-Z0-9]{1,3})?)?\Z", max_length=6)]
+Name = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}\Z", max_length=64, description="1 to 64 of a-z, 0-9, dot, _ and -")
+]
+Endpoint = Annotated[
+    str,
+    Meta(
+        pattern=r"^(wss?://[A-Za-z0-9.:\[\]_-]{1,200})?\Z",
+        max_length=208,
+        description="ws://HOST:PORT or wss://HOST:PORT",
+    ),
+]
+Zone = Annotated[
+    str, Meta(pattern=r"^([A-Z]{2}(-[A-Z0-9]{1,3})?)?\Z", max_length=6, description="a zone as GB or US-CA")
+]
 
 
 class Role(IntFlag):

@@ -166,7 +166,12 @@ def _delegate(state: State, member_id: str, payload: Delegations) -> State:
     for part in payload.parts:
         # [IGNORE] Those delegated to stand
         if part.candidate_id not in state.candidates or part.candidate_id in state.struck:
-            raise _unusable("no candidate", "parts.candidate_id", actual=part.candidate_id)
+            raise _unusable(
+                "no candidate",
+                "parts.candidate_id",
+                expected="a member that stands for a seat",
+                actual=part.candidate_id,
+            )
     changes: dict[StateKey, Any] = {("delegation", *pair): None for pair in state.delegations if pair[0] == member_id}
     changes |= {("delegation", member_id, part.candidate_id): part.weight for part in payload.parts}
     return state.changed(changes)
@@ -207,7 +212,9 @@ def _approve(state: State, member_id: str, payload: Approval, time_ms: int, heig
         raise _unusable("no open proposal", "proposal_id", actual=payload.proposal_id)
     # [IGNORE] Nobody approves twice
     if member_id in entry.approvals:
-        raise _unusable("approved already", "proposal_id", actual=payload.proposal_id)
+        raise _unusable(
+            "approved already", "proposal_id", expected="one approval of each member", actual=payload.proposal_id
+        )
     entry = replace(entry, approvals=sorted([*entry.approvals, member_id]))
     return _count_approvals(state, payload.proposal_id, entry, height)
 
@@ -231,7 +238,7 @@ def _carry_out(state: State, proposal: Proposal, height: int) -> State:
     member = state.members.get(member_id)
     # [IGNORE] The member concerned is one
     if member is None:
-        raise _unusable("no member", "proposal.member_id", actual=member_id)
+        raise _unusable("no member", "proposal.member_id", expected="a member of this chain", actual=member_id)
     match proposal.action:
         case ProposalAction.REWEIGH:
             return state.changed(_reweigh(state, member_id, member, proposal.weight))
@@ -250,7 +257,7 @@ def _admit(state: State, proposal: Proposal, height: int) -> State:
     member_id = proposal.member_id or ""
     # [IGNORE] Who is admitted is new, and there is room
     if member_id in state.members:
-        raise _unusable("a member already", "proposal.member_id", actual=member_id)
+        raise _unusable("a member already", "proposal.member_id", expected="a new name", actual=member_id)
     if len(state.members) >= MEMBERS_MAX:
         raise _unusable("too many members", "proposal.member_id", expected=f"< {MEMBERS_MAX}")
     changes: dict[StateKey, Any] = {("member", member_id): MemberEntry(proposal.weight, height)}

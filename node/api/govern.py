@@ -132,7 +132,12 @@ def state_proof(reader: FinalReader, key: StateKey) -> dict[str, Any]:
     """Return an entry of the final state with its proof. Raises NotFound before anything is final."""
     view = reader.view()
     if view is None:
-        raise NotFound("nothing is final yet", where="height", actual=0, hint="The state of genesis proves itself")
+        raise NotFound(
+            "nothing is final yet",
+            where="height",
+            actual=0,
+            hint="Ask again once a block is final; until then the genesis file says all",
+        )
     path = state_path(*key)
     value, proof = view.tree.get(path), view.tree.prove(path)
     final = view.voting_proof()

@@ -99,7 +99,8 @@ def new_network(
     directory: Annotated[Path, typer.Argument(help="A new directory.")],
     members: Annotated[str, typer.Option(help="Names, separated by commas.")] = "alpha,beta,gamma,delta",
     slot_ms: Annotated[int, typer.Option(help="Length of a slot.")] = 500,
-    epoch_slots: Annotated[int, typer.Option(help="Slots between elections.")] = 3_600,
+    epoch_slots: Annotated[int, typer.Option(help="Slots between elections; 40 let one see them happen.")] = 3_600,
+    producers: Annotated[int, typer.Option(help="Seats, at most 21; 4 or more bear a fault.")] = 21,
     base: Annotated[int | None, typer.Option(help="First port; two for each node. [default: free ones]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
@@ -114,7 +115,9 @@ def new_network(
         directory,
         [name.strip() for name in members.split(",") if name.strip()],
         genesis_time_ms=time.time_ns() // 1_000_000,
-        parameters=msgspec.structs.replace(DEFAULT_PARAMETERS, slot_ms=slot_ms, epoch_slots=epoch_slots),
+        parameters=msgspec.structs.replace(
+            DEFAULT_PARAMETERS, slot_ms=slot_ms, epoch_slots=epoch_slots, producer_count=producers
+        ),
         base_port=base,
     )
     if as_json:
@@ -215,7 +218,9 @@ def print_genesis(genesis: Genesis, where: str) -> None:
         "producers": len(producers),
         "quorum": quorum_of(len(producers)),
         "faults tolerated": faults_tolerated(len(producers)),
+        "seats": parameters.producer_count,
         "slot_ms": parameters.slot_ms,
+        "epoch_slots": f"{parameters.epoch_slots}, {parameters.epoch_slots * parameters.slot_ms / 1000:g} s",
         "record window": f"{parameters.record_window_ms / 86_400_000:g} days",
         "carbon basis": parameters.carbon_basis,
         "rule set": rule_set_id_of(genesis.rules).hex(),

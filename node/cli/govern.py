@@ -103,7 +103,7 @@ def stand(
     endpoint: Annotated[str, typer.Option(help="ws://HOST:PORT or wss://HOST:PORT where peers reach it.")] = "",
     zone: Annotated[str, typer.Option(help="Where its electricity is from, as GB or US-CA.")] = "",
 ) -> Order:
-    """Stand for a seat, or change with what particulars."""
+    """Stand for a seat, or, where it stands already, with another key, endpoint or zone."""
     from ledger.genesis import Candidate
     from ledger.payloads import CandidateChange
     from ledger.transaction import Kind
@@ -340,13 +340,21 @@ def submit_transaction(
     """Hand in a transaction that was signed elsewhere, and follow it until it is final."""
     from ledger.codec import decode
     from ledger.crypto import hash_of
+    from ledger.errors import ConfigError, EncodingError
     from ledger.transaction import TRANSACTION_BYTES_MAX, Transaction
     from node.cli.lines import utc
     from node.cli.output import print_json, read_file
     from node.desk import follow, not_final, submit_to_any
 
     raw = read_file(str(file), bytes_max=TRANSACTION_BYTES_MAX)
-    envelope = decode(raw, Transaction).envelope
+    try:
+        envelope = decode(raw, Transaction).envelope
+    except EncodingError as error:
+        raise ConfigError(
+            f"not a signed transaction: {error.what}",
+            where=str(file),
+            expected="what ledgerctl wrote with --out; records go in with ledgerctl submit",
+        ) from None
     tx_id = hash_of("tx", envelope).hex()
     client = submit_to_any(signed.make_clients(node, token, token_file), raw)
     state, height = "stored", None

@@ -187,8 +187,8 @@ def prove(
     else:
         print_facts({"": value if isinstance(value, dict) else {key: value}})
     typer.echo(
-        f"\nProved under the state root of block {header.height}, which is final: {proved.set_changes} changes of the "
-        "voting set since genesis, each signed by quorums of both sets."
+        f"\nProved under the state root of block {header.height}, which is final. Changes of the voting set since "
+        f"genesis, each signed by quorums of both sets: {proved.set_changes}."
     )
 
 

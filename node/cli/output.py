@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CELL_CHARACTERS_MAX: Final = 80
+FACT_CHARACTERS_MAX: Final = 400
 """Longer values are for ``--json``."""
 ID_HEX_DIGITS: Final = 64
 ID_DIGITS_SHOWN: Final = 16
@@ -58,7 +59,9 @@ def print_facts(columns: dict[str, dict[str, Any]]) -> None:
     for title in columns:
         table.add_column(title, overflow="fold")
     for name in names:
-        table.add_row(name, *(shown(facts.get(name)) for facts in flat.values()))
+        # A sentence that stands alone is shown whole: its end may be what matters.
+        limit = CELL_CHARACTERS_MAX if len(flat) > 1 else FACT_CHARACTERS_MAX
+        table.add_row(name, *(shown(facts.get(name), limit) for facts in flat.values()))
     print_table(table)
 
 
@@ -96,8 +99,8 @@ def flatten(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def shown(value: Any) -> str:
-    """Return one value as a cell: nothing for null, yes and no, the number of things in a list of objects."""
+def shown(value: Any, characters_max: int = CELL_CHARACTERS_MAX) -> str:
+    """Return one value as a cell: a dash for null, yes and no, the number of things in a list of objects."""
     from rich.markup import escape
 
     if value is None:
@@ -110,7 +113,7 @@ def shown(value: Any) -> str:
     else:
         text = str(value)
     text = text if text.isprintable() else text.encode("unicode_escape").decode()
-    return escape(text if len(text) <= CELL_CHARACTERS_MAX else text[: CELL_CHARACTERS_MAX - 3] + "...")
+    return escape(text if len(text) <= characters_max else text[: characters_max - 3] + "...")
 
 
 def print_error(error: LedgerError) -> None:

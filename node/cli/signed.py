@@ -25,7 +25,10 @@ WAITS: Final = ("final", "stored")
 Nodes = Annotated[
     list[str] | None,
     typer.Option(
-        "--node", "--url", envvar="LEDGERCTL_URL", help="API of a node; several are tried in turn. [default: local]"
+        "--node",
+        "--url",
+        envvar="LEDGERCTL_URL",
+        help="API of a node; several are tried in turn. [default: http://127.0.0.1:8080]",
     ),
 ]
 KeyFile = Annotated[

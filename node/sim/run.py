@@ -103,7 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _read_plan(path: Path) -> Plan:
-    return msgspec.json.decode(path.read_bytes(), type=Plan)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except OSError as error:
+        raise OSError(f"{path}: cannot be read: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise msgspec.DecodeError(f"{path}: not a plan that --save wrote: {error}") from None
 
 
 def _tell_one(report: Report, name: str, options: argparse.Namespace) -> int:

@@ -105,7 +105,7 @@ def test_what_the_guide_says_to_try(walked: list[str]) -> None:
     assert '"candidate_id": "dev"' in shown
     assert "Carried out at height" in proposed
     assert "From height" in delegated
-    assert "which is final: 0 changes of the voting set" in proved
+    assert "which is final. Changes of the voting set since genesis, each signed by quorums of both sets: 0." in proved
     assert proved.split()[:2] == ["weight", "5"]
     assert "Voting set 0: dev." in producers
 

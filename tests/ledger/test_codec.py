@@ -14,6 +14,7 @@ from ledger_samples import GENESIS, WIRE_TYPES, make_record, plain, respelled, s
 from ledger.block import Block, Totals
 from ledger.cdr import CallRecord
 from ledger.codec import Count, Wire, decode, decode_each, decode_loose, encode
+from ledger.entries import Proposal
 from ledger.errors import EncodingError, FieldError, LedgerError, NonCanonicalEncoding
 from ledger.genesis import Genesis, MemberKey, Zone
 from ledger.models.rounding import divide_half_up
@@ -151,7 +152,19 @@ def test_errors_name_nested_fields() -> None:
     with pytest.raises(FieldError) as caught:
         decode(msgpack.packb(raw), Transaction)
     assert caught.value.where == "envelope.member_id"
-    assert "Expected" in caught.value.what
+    assert str(caught.value.expected) == "1 to 32 of a-z, 0-9 and -"
+
+
+def test_a_pattern_is_told_in_words_also_behind_an_optional() -> None:
+    raw = plain(GENESIS)
+    raw[1] = "A Name"
+    with pytest.raises(FieldError) as caught:
+        decode(msgpack.packb(raw), Genesis)
+    assert caught.value.what == "not of the form that this field has"
+    assert (caught.value.where, caught.value.expected) == ("name", "1 to 64 of a-z, 0-9, dot, _ and -")
+    with pytest.raises(FieldError) as caught:
+        decode(msgpack.packb([2, "Alba", 1, [], 0, 1]), Proposal)
+    assert (caught.value.where, caught.value.expected) == ("member_id", "1 to 32 of a-z, 0-9 and -")
 
 
 def test_a_batch_names_the_first_item_and_its_field() -> None:
@@ -216,6 +229,8 @@ def test_every_integer_list_and_string_has_bounds() -> None:
 
     def visit(kind: Any, name: str, bounds: set[str]) -> None:
         info = msgspec.inspect.type_info(kind) if not isinstance(kind, msgspec.inspect.Type) else kind
+        if isinstance(info, msgspec.inspect.Metadata):  # a type with a description
+            info = info.type
         if isinstance(info, msgspec.inspect.StructType):
             for field in info.fields:
                 visit(field.type, f"{info.cls.__name__}.{field.name}", bounds)

@@ -203,7 +203,7 @@ def test_genesis_new_takes_keys_for_each_role(ctl, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what", "where"),
     [
-        (["--name", "X y"], "Expected str matching regex", "name"),
+        (["--name", "X y"], "not of the form that this field has", "name"),
         (["--slot-ms", "3"], "Expected int >= 100", "parameters.slot_ms"),
         (["--record-window-days", "9" * 30], "Expected int <=", "parameters.record_window_ms"),
         (["--carbon-basis", "green"], "not a carbon basis", "--carbon-basis"),
@@ -211,10 +211,10 @@ def test_genesis_new_takes_keys_for_each_role(ctl, tmp_path: Path) -> None:
         (["--member", "b:x:02"], "not a member", "--member"),
         (["--member", "b:1:"], "a member needs a node key", "--member b"),
         (["--member", "b:1:/no/such/file"], "the public key cannot be read", "--member b"),
-        (["--member", "B:1:{a}"], "Expected str matching regex", "members[0].member_id"),
+        (["--member", "B:1:{a}"], "not of the form that this field has", "members[0].member_id"),
         (["--member", "b:1:{a}"], "a key may be listed once and belong to one member only", "members.b.keys[0]"),
         (["--endpoint", "a"], "not a pair", "--endpoint"),
-        (["--endpoint", "a=http://x"], "Expected str matching regex", "members[0].candidate.endpoint"),
+        (["--endpoint", "a=http://x"], "not of the form that this field has", "members[0].candidate.endpoint"),
         (["--zone", "b=GB"], "no such member", "--endpoint, --zone or --no-seat"),
         (["--no-seat", "a"], "nobody stands for a seat", "members"),
         (["--start", "soon"], "not a time", "--start"),
@@ -279,6 +279,30 @@ def test_network_new_writes_what_four_nodes_need(ctl, tmp_path: Path) -> None:
         assert {stat.S_IMODE(path.stat().st_mode) for path in secret_files} == {0o600}
 
 
+def test_network_new_takes_epochs_short_enough_to_be_watched(ctl, tmp_path: Path) -> None:
+    ctl("network", "new", tmp_path / "net", "--epoch-slots", 40, "--producers", 5, "--slot-ms", 250)
+    parameters = genesis_from_json((tmp_path / "net" / "genesis.json").read_bytes()).parameters
+    assert (parameters.epoch_slots, parameters.producer_count, parameters.slot_ms) == (40, 5, 250)
+    shown = ctl("genesis", "show", tmp_path / "net" / "genesis.json").out
+    assert "epoch_slots       40, 10 s\n" in shown
+    assert "seats             5\n" in shown
+
+
+def test_a_sentence_that_stands_alone_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "its key has signed more than this data directory knows of: a restored backup, or a second node"
+    print_facts({"": {"reason": reason}})
+    assert " ".join(capsys.readouterr().out.split()) == f"reason {reason}"
+    print_facts({"a": {"reason": reason}, "b": {"reason": reason}})
+    assert "second node" not in capsys.readouterr().out
+
+
+def test_records_are_no_signed_transaction(ctl, tmp_path: Path) -> None:
+    (tmp_path / "calls.jsonl").write_text('{"record": {}}\n')
+    run = ctl("submit-transaction", tmp_path / "calls.jsonl")
+    assert (run.status, run.err.splitlines()[0]) == (1, "error: not a signed transaction: Expected array, got int")
+    assert f"  where: {tmp_path / 'calls.jsonl'}" in run.err.splitlines()
+
+
 def test_two_networks_share_nothing(tmp_path: Path) -> None:
     one = make_cluster(tmp_path / "a", ["x"], genesis_time_ms=0)
     other = make_cluster(tmp_path / "b", ["x"], genesis_time_ms=0)
@@ -290,7 +314,7 @@ def test_two_networks_share_nothing(tmp_path: Path) -> None:
     ("options", "what"),
     [
         (["--members", "a,a"], "a member is named twice"),
-        (["--members", "A"], "Expected str matching regex"),
+        (["--members", "A"], "not of the form that this field has"),
         (["--members", ""], "Expected"),
         (["--base", "65535"], "no such port"),
         (["--slot-ms", "1"], "Expected int >= 100"),

@@ -107,4 +107,4 @@ def test_a_plan_that_cannot_be_read(content: str | None, tmp_path: Path, capsys:
     if content is not None:
         file.write_text(content)
     assert main(["--plan", str(file)]) == 2
-    assert capsys.readouterr().err.startswith("ledgerd sim: ")
+    assert capsys.readouterr().err.startswith(f"ledgerd sim: {file}: ")
