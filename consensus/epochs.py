@@ -38,8 +38,12 @@ class Position:
 
     @property
     def owes_votes(self) -> bool:
-        """Tell whether records up to here wait for finality, by what the chain itself carries."""
-        return self.last_records_height > self.finality.final.height
+        """Tell whether records up to here wait for votes, by what the chain itself carries.
+
+        The certificate that makes the last of them final is carried by no block while the chain rests, so that the one
+        below it, which justifies their block, has to do.
+        """
+        return self.last_records_height > self.finality.justified.height
 
 
 def genesis_position(genesis: Genesis) -> Position:

@@ -178,8 +178,8 @@ def test_a_retiring_key_ends_when_nobody_needs_it() -> None:
     assert child(at, EPOCH_SLOTS, final=5).keys[key_id].standing is KeyStanding.REVOKED
 
 
-def test_finality_of_the_branch_decides_whether_votes_are_owed() -> None:
+def test_certificates_of_the_branch_decide_whether_votes_are_owed() -> None:
     at = position()
     assert at.owes_votes
     here = Checkpoint(1, at.chain.block_id)
-    assert not replace(at, finality=BranchFinality(here, here)).owes_votes
+    assert not replace(at, finality=BranchFinality(here, at.finality.final)).owes_votes

@@ -114,3 +114,16 @@ def test_a_key_rotates(is_ready: bool) -> None:
         assert state.keys[producer_key(3).key_id].standing == 0
     else:
         assert seen[-1] == [[0, 1, 2, 3]]
+
+
+def test_the_slots_of_a_chain_at_rest_are_nobodys_fault() -> None:
+    """Three records, each made final and followed by a rest: nobody was away, so nobody missed a turn."""
+    bench = Bench(4)
+    for slot in range(EPOCH_SLOTS - 1):
+        if slot % 4 == 0:
+            bench.submit([slot + 1], now_ms=time_of(slot))
+        bench.run_slot(slot)
+    turns = bench.observer.head.chain.state.turns.turns
+    assert bench.observer.final.height >= 3
+    assert bench.observer.head.slot < EPOCH_SLOTS - 1
+    assert [turn.missed for turn in turns] == [0, 0, 0, 0]
