@@ -35,8 +35,8 @@ class Shape:
 
 
 MIX = (
-    Shape(4, 0, peering=False, share=48),
-    Shape(4, 1, peering=False, share=28),
+    Shape(4, 0, peering=False, share=52),
+    Shape(4, 1, peering=False, share=24),
     Shape(4, 3, peering=False, share=1),
     Shape(7, 0, peering=False, share=1),
     Shape(4, 0, peering=True, share=1),
