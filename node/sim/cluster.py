@@ -37,8 +37,8 @@ from node.sim.world import GENESIS_MS, SLOT_MS, World, next_producer_key
 
 __all__ = ["ALL_FAULTS", "SLOTS", "Fault", "Report", "Simulation", "run_plan", "run_seed"]
 
-SLOTS = 16
-"""How long things go wrong in a schedule, unless somebody asks for more."""
+SLOTS = 12
+"""How long things go wrong in most schedules, unless somebody asks for more."""
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
 CHANGE_SLOTS = 12
