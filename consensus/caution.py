@@ -101,7 +101,8 @@ class Caution:
         self.is_clock_off = False
         self._epoch_slots = epoch_slots
         self._keys: dict[bytes, _Key] = {}
-        self._words: dict[bytes, Word] = {}
+        self._words: dict[str | bytes, Word] = {}
+        """By member or, where that is not known, by key."""
         self._slot: int | None = None
         self._start_slot: int | None = None
         self._safe_slot: int | None = None
@@ -116,9 +117,13 @@ class Caution:
         """
         self._keys[key_id] = _Key(standing, self._epoch_slots)
 
-    def hear(self, key_id: bytes, word: Word) -> None:
-        """Note the word of a peer; what it saw of our keys is told with ``has_signed``."""
-        self._words[key_id] = word
+    def hear(self, key_id: bytes, word: Word, *, member_id: str = "") -> None:
+        """Note the word of a peer; what it saw of our keys is told with ``has_signed``.
+
+        member_id: whose node it is, where that is known. It speaks for its member, with whatever key that holds a seat:
+        while keys rotate, the one it meets us with may not be the one that votes.
+        """
+        self._words[member_id or key_id] = word
 
     def has_signed(self, key_id: bytes, *, is_beyond_record: bool) -> bool:
         """Note that something signed by one of our keys was seen; tell whether its standing changed.
@@ -194,7 +199,9 @@ class Caution:
 
     def _told(self, voting_set: VotingSet) -> list[Word]:
         """Return the words of the producers of a set."""
-        return [word for p in voting_set.producers if (word := self._words.get(p.key_id)) is not None]
+        words = self._words
+        told = (words.get(p.member_id) or words.get(p.key_id) for p in voting_set.producers)
+        return [word for word in told if word is not None]
 
     def _words_missing(self, sets: Sequence[VotingSet]) -> int:
         """Return how many more producers must tell, this node included as one, to be a quorum of every set."""

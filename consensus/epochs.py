@@ -9,12 +9,14 @@ Source: docs/consensus.md, "Elections" and "Changing the voting set".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from consensus.election import Election, founding_state, fresh_turns, hold_election
 from consensus.finality import BranchFinality
 from consensus.schedule import Schedule, compute_schedule, producer_at
 from consensus.votes import Checkpoint, VotingSet
+from ledger.codec import decode, encode
 from ledger.entries import EpochEntry, KeyStanding, PendingSet, Producer, StruckEntry, Turn, TurnsEntry, VotingEntry
 from ledger.genesis import Genesis
 from ledger.governance import keys_in_office
@@ -47,7 +49,13 @@ class Position:
 
 
 def genesis_position(genesis: Genesis) -> Position:
-    """Return the chain at height 0, which is final."""
+    """Return the chain at height 0, which is final. Remembered: many engines of one chain may start in one process."""
+    return _genesis_position(encode(genesis))
+
+
+@lru_cache(maxsize=16)
+def _genesis_position(encoded: bytes) -> Position:
+    genesis = decode(encoded, Genesis)
     chain = genesis_chain(genesis, founding_state(genesis))
     here = Checkpoint(0, chain.block_id)
     return Position(chain, BranchFinality(here, here), 0)

@@ -121,7 +121,8 @@ class Signing:
             if self._is_news(sealed.header.producer_key_id, VoteGuard().after_seal(sealed.header.slot)):
                 self._check_header(sealed)
                 self.saw_header(sealed)
-        self.caution.hear(peer_key_id, word)
+        entry = self._chain.head.chain.state.keys.get(peer_key_id)
+        self.caution.hear(peer_key_id, word, member_id=entry.member_id if entry else "")
         self.look(slot)
 
     def told_to(self, key_ids: Iterable[bytes]) -> tuple[list[Vote], list[SealedHeader]]:

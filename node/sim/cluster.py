@@ -37,12 +37,14 @@ from node.sim.world import GENESIS_MS, SLOT_MS, World, next_producer_key
 
 __all__ = ["ALL_FAULTS", "SLOTS", "Fault", "Report", "Simulation", "run_plan", "run_seed"]
 
-SLOTS = 16
-"""How long things go wrong in a schedule, unless somebody asks for more."""
+SLOTS = 12
+"""How long things go wrong in most schedules, unless somebody asks for more."""
 SETTLE_SLOTS_PER_NODE = 8
 """After healing, finality is back within this many slots for each producer, beyond the heights voted for already."""
 CHANGE_SLOTS = 12
 """A change of the voting set under way completes within this many slots of finality."""
+LOOKS_PER_SLOT = 4
+"""How often it is asked whether all is well."""
 STEPS_PER_SLOT_NODE_MAX = 100
 """Things that happen in a slot between two nodes, many times over."""
 FED = 1_000
@@ -272,7 +274,11 @@ class Simulation:
                 return waited
             if self.is_changing():
                 self.feed(slot + waited, 1)
-            self.run_until(slot + waited + 1)
+            began_ms = self.clock.now_ms
+            for look in range(1, LOOKS_PER_SLOT + 1):
+                self.clock.run_until(began_ms + look * SLOT_MS // LOOKS_PER_SLOT)
+                if self.is_settled():
+                    return waited + 1
         raise Violation(f"no rest {bound} slots after healing: {self._trouble()}")
 
     def settle_bound(self) -> int:

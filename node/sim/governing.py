@@ -94,6 +94,9 @@ def draw_governing(random: Random, members: Members, slots: int) -> list[Governi
             events += _draw_act(random, members, slot * SLOT_MS + random.randrange(SLOT_MS))
     for _ in range(random.randrange(3)):
         events += _draw_swing(random, members, random.randrange(max(1, slots * SLOT_MS * 2 // 3)))
+    for liar in members.liars:
+        accuser, at_ms = random.randrange(members.founders), random.randrange(slots * SLOT_MS + 1)
+        events.append(Accuse(at_ms, accuser, liar))
     if members.founders < members.nodes:
         events += _draw_arrival(random, members, slots)
     return events

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from multiprocessing import connection
 
 from node.sim.coverage import Coverage
 from node.sim.mix import Choice
@@ -57,7 +60,7 @@ def run_many(choice: Choice, seeds: range, jobs: int) -> Generator[Outcome, None
         return
     # Spawned, not forked: the progress bar has a thread.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, -(-len(seeds) // CHUNK)), mp_context=context, initializer=_leave_interrupts)
+    pool = ProcessPoolExecutor(min(jobs, -(-len(seeds) // CHUNK)), mp_context=context, initializer=_follow_parent)
     try:
         running: set[Future[Outcome]] = set()
         for chunk in chunks:
@@ -72,6 +75,14 @@ def run_many(choice: Choice, seeds: range, jobs: int) -> Generator[Outcome, None
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal: the first one decides what becomes of the others."""
+def _follow_parent() -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the first one; end when that is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)  # nothing here is worth finishing

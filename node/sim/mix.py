@@ -18,25 +18,32 @@ class Shape:
         more: members beyond the seats; where there are any, members govern, and the voting set changes.
         peering: with the gossip and sync of real nodes.
         share: of SHARES schedules, how many are of it.
+        slots: how long things go wrong.
     """
 
     producers: int
     more: int
     peering: bool
     share: int = 0
+    slots: int = SLOTS
 
     @property
     def name(self) -> str:
         """Return what people call it."""
         peers = "real gossip and sync" if self.peering else "simple peers"
-        if not self.more:
-            return f"{self.producers} nodes, {peers}"
-        return f"{self.producers + self.more} members for {self.producers} seats, {peers}"
+        nodes = f"{self.producers} nodes"
+        if self.more:
+            nodes = f"{self.producers + self.more} members for {self.producers} seats"
+        return f"{nodes}, {peers}" + (f", {self.slots} slots" if self.slots != SLOTS else "")
 
 
+LONG_SLOTS = 40
+"""For what takes long to come about: many blocks that are not final, changes of the voting set one after the other."""
 MIX = (
-    Shape(4, 0, peering=False, share=48),
-    Shape(4, 1, peering=False, share=28),
+    Shape(4, 0, peering=False, share=58),
+    Shape(4, 1, peering=False, share=15),
+    Shape(4, 0, peering=False, share=2, slots=LONG_SLOTS),
+    Shape(4, 1, peering=False, share=1, slots=LONG_SLOTS),
     Shape(4, 3, peering=False, share=1),
     Shape(7, 0, peering=False, share=1),
     Shape(4, 0, peering=True, share=1),
@@ -53,14 +60,14 @@ class Choice:
     Attributes:
         producers, more, peering: only schedules of that kind; None: as the mix has it.
         faults: what may go wrong.
-        slots: how long.
+        slots: how long; None: as the mix has it.
     """
 
     producers: int | None = None
     more: int | None = None
     peering: bool | None = None
     faults: frozenset[Fault] = ALL_FAULTS
-    slots: int = SLOTS
+    slots: int | None = None
 
     def shape_of(self, seed: int) -> Shape:
         """Return the kind of schedule that ``seed`` stands for."""
@@ -69,12 +76,13 @@ class Choice:
             mixed.producers if self.producers is None else self.producers,
             mixed.more if self.more is None else self.more,
             peering=mixed.peering if self.peering is None else self.peering,
+            slots=mixed.slots if self.slots is None else self.slots,
         )
 
     def plan_of(self, seed: int) -> Plan:
         """Return the plan of ``seed``."""
         shape = self.shape_of(seed)
-        return draw_plan(seed, shape.producers, self.faults, slots=self.slots, peering=shape.peering, more=shape.more)
+        return draw_plan(seed, shape.producers, self.faults, slots=shape.slots, peering=shape.peering, more=shape.more)
 
     def run(self, seed: int) -> Report:
         """Run the schedule of ``seed``."""

@@ -29,7 +29,7 @@ from node.sim.governing import CORE, Members, draw_governing
 from node.sim.store import Fate
 from node.sim.world import EPOCH_SLOTS, SLOT_MS
 
-EPOCH_SHORT = 5
+EPOCH_SHORT = 4
 """Slots of an epoch where members govern: some elections within a run."""
 CRASH_POINTS_MAX = 40
 """A crash strikes within this many points of a node's steps."""
@@ -37,7 +37,7 @@ RATE_MAX = 20
 """Clocks go wrong by up to so many thousandths: a slot in fifty."""
 STEP_MS_MAX = 2 * SLOT_MS
 """Clocks jump by up to this much, either way."""
-FAULTS_PER_SLOT_MILLI = 1_300
+FAULTS_PER_SLOT_MILLI = 1_500
 SUBMISSIONS_MILLI = 600
 """Transactions of records in a thousand slots."""
 GOVERNED_SUBMISSIONS_MILLI = 400

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from ledger.genesis import PRODUCERS_MAX
-from node.sim.cluster import SLOTS, Report, run_plan
+from node.sim.cluster import Report, run_plan
 from node.sim.governing import CORE
 from node.sim.many import Outcome, run_many
 from node.sim.mix import SHARES, Choice
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, help="processes for many schedules (default: one for each core)")
     parser.add_argument("--nodes", type=int, help=f"seats, 1 to {PRODUCERS_MAX} (default: as the mix has it)")
     parser.add_argument("--more", type=int, help="members beyond the seats: with any, members govern and are elected")
-    parser.add_argument("--slots", type=int, default=SLOTS, help=f"slots of faults before healing (default {SLOTS})")
+    parser.add_argument("--slots", type=int, help="slots of faults before healing (default: as the mix has it)")
     parser.add_argument(
         "--faults",
         default="all",
@@ -73,7 +73,7 @@ def _choice(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Cho
         parser.error(f"--nodes: 1 to {PRODUCERS_MAX}, not {options.nodes}")
     if options.more is not None and (options.more < 0 or (options.more and (options.nodes or CORE) < CORE)):
         parser.error(f"--more: 0 or more, and members govern only where there are {CORE} seats")
-    if min(options.schedules, options.slots, 1 if options.jobs is None else options.jobs) < 1:
+    if min(n for n in (options.schedules, options.slots, options.jobs) if n is not None) < 1:
         parser.error("--schedules, --slots and --jobs: 1 or more")
     return Choice(
         options.nodes, options.more, {"mix": None, "simple": False, "real": True}[options.peers], faults, options.slots

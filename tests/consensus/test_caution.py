@@ -61,6 +61,18 @@ def test_the_word_of_somebody_without_a_seat_is_none() -> None:
     assert caution.look(view(100)) == []
 
 
+def test_a_peer_speaks_for_its_member_whatever_key_that_votes_with() -> None:
+    """A restart while a voter's key rotates: the peer meets us with the old key, the set to come has the new one."""
+    rotated = producer_key(9)
+    coming = VotingSet(1, (*producers(0, 1).producers, Producer("member-2", rotated.key_id, rotated.public_key)))
+    sets = (producers(0, 1, 2), coming)
+    caution = begin(Standing.ASKING)
+    tell(caution, 1, 2)
+    assert caution.look(view(100, sets=sets)) == []
+    caution.hear(producer_key(2).key_id, Word(48, 100), member_id="member-2")
+    assert caution.look(view(100, sets=sets)) == [OWN]
+
+
 def test_with_its_record_it_may_seal_in_a_later_slot_before_anybody_told() -> None:
     """So that records get into blocks where too few are up to vote."""
     caution = begin(Standing.ASKING)

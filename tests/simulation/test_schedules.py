@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
+import msgspec
 import pytest
 
-from node.sim.cluster import ALL_FAULTS, Fault, Simulation, run_seed
+from node.sim.cluster import ALL_FAULTS, Fault, Simulation, run_plan, run_seed
 from node.sim.mix import Choice
 from node.sim.node import SimNode
+from node.sim.plan import Plan
 from node.sim.world import GENESIS_MS, SLOT_MS
 
+PLANS = Path(__file__).parent / "plans"
 FRESH = int(os.environ.get("SIMULATION_SEED") or secrets.randbelow(10**9))
 """Where the fresh seeds of this run begin; set SIMULATION_SEED to repeat it. A failure names the seed."""
 
@@ -89,6 +93,12 @@ def test_fresh_seeds(number: int) -> None:
 def test_void_records_of_a_branch_that_lost_are_not_forgotten() -> None:
     """Seed 2 found a transaction dropped as void although the block it repeated had been abandoned."""
     assert outcome(2, 4, frozenset({Fault.PARTITION})) == (2, None)
+
+
+@pytest.mark.parametrize("file", sorted(PLANS.glob("*.json")), ids=lambda file: file.stem)
+def test_plans_that_once_failed(file: Path) -> None:
+    """What ``--save`` kept of a violation, cut down; the name says what it was."""
+    assert run_plan(msgspec.json.decode(file.read_bytes(), type=Plan)).violation is None
 
 
 @pytest.mark.parametrize("peering", [False, True])
