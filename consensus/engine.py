@@ -217,10 +217,7 @@ class Engine:
         """Tell whether a quorum of voters, this one included, was heard from within HEARD_SLOTS."""
         since = now_ms - HEARD_SLOTS * self.genesis.parameters.slot_ms
         heard = self._keys.keys() | {key_id for key_id, at_ms in self._heard.items() if at_ms >= since}
-        # Whoever is heard is so with every key of its member: while keys rotate it may vote with another one.
-        members = {entry.member_id for key_id in heard if (entry := self.key_entry(key_id)) is not None}
-        voters = (p for voting_set in self.head.next_voting for p in voting_set.producers)
-        return self.is_quorum(heard | {p.key_id for p in voters if p.member_id in members})
+        return self.is_quorum(heard | self.head.voters_met(heard))
 
     # -- input -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ Source: docs/consensus.md, "Fork choice".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 from consensus.epochs import NextEpoch, Position, begin_block, voting_sets
@@ -99,6 +100,16 @@ class BlockNode:
         last = chain.height if block.body else self.last_records_height
         position = Position(chain, finality, last)
         return BlockNode(block, position, schedule, self.next_voting, parent=self, overlay=overlay)
+
+    def voters_met(self, key_ids: AbstractSet[bytes]) -> set[bytes]:
+        """Return the keys that vote on a child of this block and are of the members to whom ``key_ids`` belong.
+
+        While a key rotates, the one with which a node meets others may not be the one with which it votes.
+        """
+        keys = self.chain.state.keys
+        members = {keys[key_id].member_id for key_id in key_ids if key_id in keys}
+        voters = (producer for voting_set in self.next_voting for producer in voting_set.producers)
+        return {producer.key_id for producer in voters if producer.member_id in members}
 
     def branch(self) -> Iterator[BlockNode]:
         """Return this block and its ancestors down to the root of the tree."""

@@ -127,3 +127,22 @@ def test_the_slots_of_a_chain_at_rest_are_nobodys_fault() -> None:
     assert bench.observer.final.height >= 3
     assert bench.observer.head.slot < EPOCH_SLOTS - 1
     assert [turn.missed for turn in turns] == [0, 0, 0, 0]
+
+
+def test_who_rotates_is_heard_with_the_key_it_meets_others_with() -> None:
+    """All three must be heard; the third has its new key in the set to come, and its peers know it by the old one."""
+    bench = Bench(3)
+    bench.next_keys[2] = producer_key(9)
+    bench.engines[2] = bench.make(2)
+    bench.govern(
+        2, Kind.KEY, KeyChanges([KeyChange(KeyOperation.ROTATE, producer_key(9).public_key, 0, producer_key(2).key_id)])
+    )
+    for slot in range(4 * EPOCH_SLOTS):
+        if any(9 in voting_set for voting_set in run(bench, slot, slot + 1)[-1]):
+            break
+    head, engine = bench.observer.head, bench.engines[0]
+    met = {producer_key(n).key_id for n in range(3)}
+    assert not engine.is_quorum(met)
+    assert head.voters_met(met) - met == {producer_key(9).key_id}
+    assert engine.is_quorum(met | head.voters_met(met))
+    assert head.voters_met(set()) == set()
