@@ -47,7 +47,7 @@ def test_failing_seeds_are_named_and_cut_down(
     monkeypatch.setattr(VoteGuard, "after_seal", lambda self, _slot: self)
     monkeypatch.setattr(shrink, "RUNS_MAX", 100)
     options = ["--nodes", "4", "--more", "0", "--peers", "simple", "--faults", "delay,crash"]
-    assert main([*options, "--schedules", "40", "--jobs", "1", "--no-shrink"]) == 1
+    assert main([*options, "--schedules", "150", "--jobs", "1", "--no-shrink"]) == 1
     told = capsys.readouterr()
     failing = re.search(r"failing seeds: (\d+)", told.out)
     assert failing is not None
