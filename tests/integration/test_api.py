@@ -15,10 +15,8 @@ import msgspec
 import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
-from api_node import KEY, MEMBER, NOW_MS, SECRET, STRANGER, ApiNode, SyncState, sign
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openapi_check import check_answer
 
 from audit.export import export_chain
 from audit.receipt import verify_receipt
@@ -33,6 +31,8 @@ from node.api.submit import RECORDS_BODY_BYTES_MAX
 from node.keyfile import new_token
 from telephony.builder import Profile
 from telephony.vault import Vault, VaultEntry
+from tests.integration.api_node import KEY, MEMBER, NOW_MS, SECRET, STRANGER, ApiNode, SyncState, sign
+from tests.integration.openapi_check import check_answer
 
 FIXTURES = Path(__file__).parent.parent / "telephony" / "fixtures"
 CDRS = json.loads((FIXTURES / "sip-lab-run.json").read_text())["cdrs"]

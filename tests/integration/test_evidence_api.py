@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_node import KEY, MEMBER, NOW_MS, ApiNode
-from test_api import Api, serving
 from typer.testing import CliRunner
 
 from consensus.votes import Checkpoint, Link, digest_of
@@ -20,6 +18,8 @@ from ledger.readable import from_readable
 from ledger.transaction import Kind, make_transaction
 from node.cli.evidence import explain
 from node.cli.ledgerctl import app as ledgerctl
+from tests.integration.api_node import KEY, MEMBER, NOW_MS, ApiNode
+from tests.integration.test_api import Api, serving
 
 
 def votes_of(node: ApiNode, *links: Link) -> list[Vote]:

@@ -112,11 +112,11 @@ def test_what_the_guide_says_to_try(walked: list[str]) -> None:
 
 def test_a_dry_run_sends_nothing(chain: Chain, walked: list[str]) -> None:
     assert walked
-    before = chain.ctl("members", "dev")
+    before = chain.ctl("members", "dev")["delegates"]
     shown = chain.ctl("delegate", "--none", "--print", *chain.govern)
     assert (shown["kind"], shown["member_id"], shown["payload"]) == ("delegate", "dev", {"parts": []})
-    after = chain.ctl("members", "dev")
-    assert after["delegates"] == before["delegates"] == {"dev": 5}
+    assert chain.ctl("members", "dev")["delegates"] == before
+    assert before["dev"] in {4, 5}  # as the guide left it, or as signed elsewhere
 
 
 def test_signed_elsewhere_and_handed_in_here(chain: Chain, walked: list[str], tmp_path: Path) -> None:
@@ -180,11 +180,12 @@ def test_the_wrong_key_is_named_before_anything_is_signed(chain: Chain, walked: 
     assert "cannot be read" in chain.refused("delegate", "dev=1", "--key", tmp_path / "none.pem")
 
 
-def test_what_is_proved_absent(chain: Chain, walked: list[str]) -> None:
+def test_what_is_proved_and_what_is_proved_absent(chain: Chain, walked: list[str]) -> None:
     assert walked
     genesis = ["--genesis", chain.data / "dev" / "genesis.json"]
     assert chain.run("prove", "struck", "dev", *genesis).stdout.startswith("There is no struck/dev.")
-    assert chain.ctl("prove", "delegation", "dev", "dev", *genesis)["value"] == 4
+    delegates = chain.ctl("members", "dev")["delegates"]
+    assert chain.ctl("prove", "delegation", "dev", "dev", *genesis)["value"] == delegates["dev"]
     other = ROOT / "genesis.json"
     assert "does not prove it" in chain.refused("prove", "member", "dev", "--genesis", other)
     assert "not an entry of the state" in chain.refused("prove", "crown", *genesis)

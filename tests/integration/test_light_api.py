@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from api_node import ApiNode
-from openapi_check import check_answer
 
 from audit.follow import Follower
 from audit.light import LightClient
@@ -18,6 +16,8 @@ from node.api import ApiParts, make_app
 from node.client import ApiFault
 from node.light import ApiSource
 from tests.audit.chains import FIVE, Cluster, govern, make_genesis
+from tests.integration.api_node import ApiNode
+from tests.integration.openapi_check import check_answer
 
 
 class ChainNode(ApiNode):

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from api_node import NOW_MS, ApiNode
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.metrics import Metrics
+from tests.integration.api_node import NOW_MS, ApiNode
 
 ROOT = Path(__file__).parent.parent.parent
 

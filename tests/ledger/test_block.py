@@ -8,7 +8,6 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import CHAIN_ID, plain, values_of
 
 from ledger import merkle
 from ledger.block import (
@@ -34,6 +33,7 @@ from ledger.block import (
 from ledger.codec import INT_MAX, ZERO32, decode, encode
 from ledger.crypto import hash_of
 from ledger.errors import FieldError
+from tests.ledger.ledger_samples import CHAIN_ID, plain, values_of
 
 INDEXES = st.integers(1, 1000).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1))))
 

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import GENESIS_MS, make_record, plain, values_of
 
 from ledger import cdr
 from ledger.block import Totals
@@ -19,6 +18,7 @@ from ledger.crypto import hash_of, hmac_sha256
 from ledger.errors import FieldError
 from ledger.genesis import Parameters
 from ledger.validation import totals_of
+from tests.ledger.ledger_samples import GENESIS_MS, make_record, plain, values_of
 
 READING = Reading(5_000, 2**32 - 1, 2**32 - 1, 1_000_000, 2**32 - 1)
 QUALITY = Quality(

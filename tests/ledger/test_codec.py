@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import GENESIS, WIRE_TYPES, make_record, plain, respelled, sign_records, values_of
 
 from ledger.block import Block, Totals
 from ledger.cdr import CallRecord
@@ -19,6 +18,7 @@ from ledger.errors import EncodingError, FieldError, LedgerError, NonCanonicalEn
 from ledger.genesis import Genesis, MemberKey, Zone
 from ledger.models.rounding import divide_half_up
 from ledger.transaction import Envelope, Transaction
+from tests.ledger.ledger_samples import GENESIS, WIRE_TYPES, make_record, plain, respelled, sign_records, values_of
 
 KINDS = pytest.mark.parametrize("kind", WIRE_TYPES, ids=lambda kind: kind.__name__)
 

@@ -7,7 +7,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import plain, values_of
 
 from ledger import merkle
 from ledger.codec import decode, encode
@@ -24,6 +23,7 @@ from ledger.commitment import (
 )
 from ledger.crypto import hash_of
 from ledger.errors import FieldError, InvalidProof
+from tests.ledger.ledger_samples import plain, values_of
 
 SALTS = [bytes([i]) * 32 for i in range(7)]
 VALUES = {"caller": "+442071838750", "callee": "sip:bob@example.net", "call_id": "x@y", "raw": "{}"}

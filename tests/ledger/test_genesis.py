@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, SUBMIT_KEY, make_genesis
 
 from ledger.codec import encode
 from ledger.crypto import hash_of
@@ -26,6 +25,7 @@ from ledger.genesis import (
     rule_set_id_of,
 )
 from ledger.rules.ruleset import default_rule_set_pin
+from tests.ledger.ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, SUBMIT_KEY, make_genesis
 
 Document = dict[str, Any]
 

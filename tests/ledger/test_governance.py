@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, NOW_MS, SUBMIT_KEY
 
 from consensus.election import founding_state
 from ledger.block import Vote, vote_digest
@@ -45,6 +44,7 @@ from ledger.payloads import (
     KeyOperation,
 )
 from ledger.state import State, state_changes
+from tests.ledger.ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, NOW_MS, SUBMIT_KEY
 
 STATE = founding_state(GENESIS)
 ALBA, BORA, CIMA, DORA = NODE_KEYS.values()

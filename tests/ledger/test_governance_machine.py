@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, NOW_MS, SUBMIT_KEY
 
 from consensus.election import elect, founding_state
 from ledger.block import Vote, vote_digest
@@ -32,6 +31,7 @@ from ledger.payloads import (
 )
 from ledger.state import EMPTY_STATE, State, state_changes, state_from_rows, state_puts
 from ledger.transaction import Kind
+from tests.ledger.ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, NOW_MS, SUBMIT_KEY
 
 NAMES = [*NODE_KEYS, "edda", "fura"]
 KEYS = [*NODE_KEYS.values(), SUBMIT_KEY, *(PrivateKey.from_seed(b"key %d" % n) for n in range(12))]

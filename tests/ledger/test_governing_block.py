@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, NOW_MS, NoRules, make_genesis
 
 from consensus.election import founding_state
 from ledger.codec import encode
@@ -35,6 +34,7 @@ from ledger.transition import (
     genesis_chain,
 )
 from ledger.validation import CheckedTransaction, check_transaction
+from tests.ledger.ledger_samples import CHAIN_ID, GENESIS, NODE_KEYS, NOW_MS, NoRules, make_genesis
 
 STATE = founding_state(GENESIS)
 NEW = PrivateKey.from_seed(b"new")

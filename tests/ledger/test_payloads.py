@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger_samples import CHAIN_ID, NODE_KEYS, NOW_MS, SUBMIT_KEY, NoRules, plain, values_of
 
 from ledger.block import EMPTY_TOTALS, Header, Vote, block_id_of, vote_digest
 from ledger.codec import ZERO32, encode
@@ -41,6 +40,7 @@ from ledger.payloads import (
 )
 from ledger.transaction import Kind, make_transaction
 from ledger.validation import check_transaction
+from tests.ledger.ledger_samples import CHAIN_ID, NODE_KEYS, NOW_MS, SUBMIT_KEY, NoRules, plain, values_of
 
 KEY = PrivateKey.from_seed(b"new")
 OTHER = PrivateKey.from_seed(b"other")

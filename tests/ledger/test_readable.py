@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import GENESIS, WIRE_TYPES, make_record, values_of
 
 from ledger.cdr import CallRecord, Leg, Reading
 from ledger.codec import Wire, encode
 from ledger.errors import EncodingError, FieldError, LedgerError
 from ledger.genesis import Genesis, MemberKey
 from ledger.readable import from_readable, parse_json, to_readable
+from tests.ledger.ledger_samples import GENESIS, WIRE_TYPES, make_record, values_of
 
 RECORD = make_record()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgpack
 import pytest
-from ledger_samples import GENESIS, NODE_KEYS, STATE, SUBMIT_KEY, plain
 
 from ledger.codec import decode, encode
 from ledger.crypto import hash_of
@@ -13,6 +12,7 @@ from ledger.errors import FieldError
 from ledger.genesis import Role, rule_set_id_of
 from ledger.state import genesis_state, state_path
 from ledger.statetree import StateTree, verify_state_proof
+from tests.ledger.ledger_samples import GENESIS, NODE_KEYS, STATE, SUBMIT_KEY, plain
 
 
 def test_the_root_is_over_every_entry() -> None:

@@ -6,7 +6,6 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import CHAIN_ID, NOW_MS, SUBMIT_KEY, make_record, plain, sign_records, values_of
 
 from ledger import merkle
 from ledger.cdr import RECORD_BYTES_MAX, CallRecord
@@ -23,6 +22,7 @@ from ledger.transaction import (
     pack_records,
     tx_id_of,
 )
+from tests.ledger.ledger_samples import CHAIN_ID, NOW_MS, SUBMIT_KEY, make_record, plain, sign_records, values_of
 
 
 def test_what_is_signed_is_the_id_and_the_id_is_of_the_envelope() -> None:

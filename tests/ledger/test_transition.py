@@ -10,21 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import (
-    CHAIN_ID,
-    GENESIS,
-    GENESIS_MS,
-    MINUTE_MS,
-    NODE_KEYS,
-    NOW_MS,
-    PARAMETERS,
-    STATE,
-    SUBMIT_KEY,
-    NoRules,
-    make_genesis,
-    make_record,
-    sign_records,
-)
 
 from ledger import merkle, record_index, transition
 from ledger.block import (
@@ -60,6 +45,21 @@ from ledger.transition import (
     void_records,
 )
 from ledger.validation import CheckedTransaction, check_transaction, totals_of
+from tests.ledger.ledger_samples import (
+    CHAIN_ID,
+    GENESIS,
+    GENESIS_MS,
+    MINUTE_MS,
+    NODE_KEYS,
+    NOW_MS,
+    PARAMETERS,
+    STATE,
+    SUBMIT_KEY,
+    NoRules,
+    make_genesis,
+    make_record,
+    sign_records,
+)
 
 replace = msgspec.structs.replace
 SLOT = (NOW_MS - GENESIS_MS) // PARAMETERS.slot_ms

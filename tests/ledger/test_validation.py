@@ -10,23 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_samples import (
-    CHAIN_ID,
-    GENESIS_MS,
-    MINUTE_MS,
-    NODE_KEYS,
-    NOW_MS,
-    PARAMETERS,
-    STATE,
-    SUBMIT_KEY,
-    NoRules,
-    make_genesis,
-    make_record,
-    plain,
-    respelled,
-    sign_records,
-    values_of,
-)
 
 from ledger.block import EMPTY_TOTALS, MosTotal, Totals
 from ledger.cdr import CallRecord, Energy, MosKind, QualityMethod, Reading, record_key_of, talk_ms
@@ -59,6 +42,23 @@ from ledger.validation import (
     member_share_of,
     record_keys,
     totals_of,
+)
+from tests.ledger.ledger_samples import (
+    CHAIN_ID,
+    GENESIS_MS,
+    MINUTE_MS,
+    NODE_KEYS,
+    NOW_MS,
+    PARAMETERS,
+    STATE,
+    SUBMIT_KEY,
+    NoRules,
+    make_genesis,
+    make_record,
+    plain,
+    respelled,
+    sign_records,
+    values_of,
 )
 
 replace = msgspec.structs.replace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from gossip_network import Network, block_of, transaction, vote_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from p2p.messages import (
     What,
 )
 from p2p.scores import Scores
+from tests.p2p.gossip_network import Network, block_of, transaction, vote_of
 
 A, B, C = (bytes([n]) * 20 for n in (0xA, 0xB, 0xC))
 OWN = b"\xee" * 20

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from message_vectors import example_messages, message_vectors
 
 from ledger.codec import decode
 from ledger.crypto import is_valid_signature
@@ -27,6 +26,7 @@ from p2p.messages import (
     decode_message,
     encode_message,
 )
+from tests.p2p.message_vectors import example_messages, message_vectors
 
 VECTORS = Path(__file__).parent.parent / "vectors" / "messages.json"
 EXAMPLES = example_messages()

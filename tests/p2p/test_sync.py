@@ -8,7 +8,6 @@ import random
 from collections import Counter
 
 import pytest
-from gossip_network import CHAIN, block_of, transaction
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +29,7 @@ from p2p.messages import (
 )
 from p2p.scores import Scores
 from p2p.sync import Sync, SyncStatus, is_for_sync
+from tests.p2p.gossip_network import CHAIN, block_of, transaction
 
 A, B, C = (bytes([n]) * 20 for n in (0xA, 0xB, 0xC))
 
