@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiohttp
-import msgspec
 import structlog
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
+from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter, Kind
+from telephony.adapters.registry import Adapters
 from telephony.dead_letters import DeadLetters, Letter, dead_letter
 from telephony.forwarder import Answer, Forwarder, Targets
-from telephony.kamailio import CDRS_PER_BODY_MAX, parse_cdr
-from telephony.spool import DOCUMENT_BYTES_MAX, FREE_ROOM, RESERVE_BYTES, Kind, Spool
+from telephony.spool import FREE_ROOM, RESERVE_BYTES, Spool
 from telephony.spool_writer import SpoolWriter
 
 TURN_RECORDS: Final = 50
@@ -71,33 +71,14 @@ class Counters:
     buried_spool: int = 0
 
 
-def split_body(body: bytes) -> tuple[list[bytes], bool]:
-    """Return the documents in the body of a post, each as it came, and whether they came as an array.
-
-    Raises EncodingError for a body that is no JSON, or an array of too many or none.
-    """
-    try:
-        if not body.lstrip(b" \t\r\n").startswith(b"["):
-            return [bytes(msgspec.json.decode(body, type=msgspec.Raw))], False
-        documents = [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise EncodingError("the body is not JSON", where="body", expected="a CDR or an array", actual=error) from None
-    if not 1 <= len(documents) <= CDRS_PER_BODY_MAX:
-        expected = f"1 to {CDRS_PER_BODY_MAX}"
-        raise EncodingError("wrong number of CDRs", where="body", expected=expected, actual=len(documents))
-    return documents, True
-
-
-def check_document(document: bytes) -> LedgerError | None:
-    """Return what is wrong with one CDR, None when the adapter can read it."""
+def fault_of(adapter: Adapter, document: bytes) -> LedgerError | None:
+    """Return what is wrong with one document, None when its adapter can read it."""
     if len(document) > DOCUMENT_BYTES_MAX:
         return EncodingError("too long", where="cdr", expected=f"at most {DOCUMENT_BYTES_MAX}", actual=len(document))
     try:
-        parse_cdr(msgspec.json.decode(document))
+        adapter.check(document)
     except LedgerError as error:
         return error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        return EncodingError("not JSON", where="cdr", expected="a JSON object", actual=error)
     return None
 
 
@@ -114,6 +95,7 @@ class Agent:
         self.counters = Counters()
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()
+        self.adapters = Adapters()
         self._log = structlog.get_logger().bind(part="agent")
         self._settings = settings
         self._spool = Spool(settings.spool, reserve_bytes=settings.reserve_bytes)
@@ -180,15 +162,17 @@ class Agent:
 
     # -- intake ------------------------------------------------------------------------------------------------------
 
-    async def take(self, body: bytes) -> tuple[list[LedgerError | None], bool]:
+    async def take(
+        self, adapter: Adapter, body: bytes, media_type: str = "application/json"
+    ) -> tuple[list[LedgerError | None], bool]:
         """Take in the CDRs of one post; return what is wrong with each, in order, and whether they came as an array.
 
         Those with nothing wrong are in the spool on return, the others among the dead letters, all on disk.
-        Raises EncodingError for a body that is no JSON (it is a dead letter too), StoreFull or StoreError where
+        Raises EncodingError for a body that cannot be split (it is a dead letter too), StoreFull or StoreError where
         the disk refuses: then the sender has to keep them all.
         """
         try:
-            documents, is_array = split_body(body)
+            documents, is_array = adapter.split(body, media_type)
         except EncodingError as error:
             await self._bury_new([(body, "intake", error.sentence())])
             raise
@@ -196,8 +180,8 @@ class Agent:
         for index, document in enumerate(documents):
             if index % TURN_RECORDS == TURN_RECORDS - 1:
                 await asyncio.sleep(0)
-            faults.append(check_document(document))
-        good = [(int(Kind.KAMAILIO), document) for document, fault in zip(documents, faults, strict=True) if not fault]
+            faults.append(fault_of(adapter, document))
+        good = [(int(adapter.kind), document) for document, fault in zip(documents, faults, strict=True) if not fault]
         bad = [(raw, "intake", fault.sentence()) for raw, fault in zip(documents, faults, strict=True) if fault]
         try:
             if good:
@@ -244,7 +228,7 @@ class Agent:
                 self._log.error("dead letters cannot be sent again now", error=error.sentence())
 
     async def _retry(self, id_: str, document: bytes) -> None:
-        fault = check_document(document)
+        fault = fault_of(self.adapters.by_name["kamailio"], document)
         letter = dead_letter(document, stage="intake", reason=fault.sentence() if fault else "", time_ms=now_ms())
         if fault is None:
             await self._writer.append([(int(Kind.KAMAILIO), document)])

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
+from telephony.adapters.base import BODY_BYTES_MAX
 from telephony.agent import Agent
-from telephony.kamailio import BODY_BYTES_MAX
 
 URN: Final = "urn:ledgerd:problem:"
 RETRY_AFTER_S: Final = 5
@@ -100,7 +100,7 @@ def make_app(agent: Agent, tokens: Sequence[KnownToken]) -> web.Application:
     async def post_kamailio(request: web.Request) -> web.Response:
         authorize(request, known)
         body = await read_body(request)
-        faults, is_array = await agent.take(body)
+        faults, is_array = await agent.take(agent.adapters.by_name["kamailio"], body)
         return answer_to(faults, is_array=is_array)
 
     async def get_health(_: web.Request) -> web.Response:

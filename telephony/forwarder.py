@@ -22,7 +22,8 @@ import msgspec
 import structlog
 
 from ledger.errors import StoreError
-from telephony.spool import Batch, Damage, Frame, Kind
+from telephony.adapters.base import Kind
+from telephony.spool import Batch, Damage, Frame
 from telephony.spool_files import Position
 
 BATCH_RECORDS: Final = 200

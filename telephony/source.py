@@ -7,8 +7,9 @@ platform did not say. Personal data is still in it: it must not leave the carrie
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
-from ledger.cdr import Observer, ReleasedBy
+from ledger.cdr import Band, Leg, Levels, MosKind, Observer, QualityMethod, ReleasedBy, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,18 @@ class SourceQuality:
     average: SourceReading
     lowest: SourceReading | None
     highest: SourceReading | None
+    method: QualityMethod = QualityMethod.RTPENGINE_10
+    """The formula that the platform computed its MOS with."""
+    band: Band = Band.NARROWBAND
+    kind: MosKind = MosKind.CQ
+    r_milli: int | None = None
+    one_way_us: int | None = None
+    """Mouth-to-ear delay."""
+    packets_expected: int = 0
+    """0: the platform has no counts of the receiver; so for the next three."""
+    packets_lost: int = 0
+    packets_discarded: int = 0
+    loss_events: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +87,48 @@ class SourceCall:
     """None, or one for each observer that there are figures of."""
     raw: str
     """The platform's own document, as JSON text."""
+    platform: str = "kamailio"
+    """Name of the adapter that read it."""
+    leg: Leg | None = None
+    """None: the platform does not say, the carrier's profile does."""
+    service: Service | None = None
+    """None: as the profile has it."""
+    levels: Levels | None = None
+    time_step_ms: int = 1
+    """How exact the platform's times are: 1000 for whole seconds, 60000 for minutes."""
+    notes: tuple[str, ...] = ()
+    """What of the document was left out and why, one sentence each; no private value in them."""
+
+
+class PartRole(IntEnum):
+    """What a document tells of a call that it does not tell alone."""
+
+    BEGIN = 1
+    """The call was set up, and answered or not; its end comes apart."""
+    END = 2
+    QUALITY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePart:
+    """A document that is not a whole call: it waits for the others of its call."""
+
+    platform: str
+    join: tuple[str, ...]
+    """What its call is known by: kind of key first, ``("call-id", "a84b4c76e66710")``; the same in every part."""
+    role: PartRole
+    call: SourceCall | None
+    """What is known of the call so far; None in a quality report."""
+    qualities: tuple[SourceQuality, ...]
+    levels: Levels | None
+    raw: str
+    """The platform's own document, as text."""
+
+
+Source = SourceCall | SourcePart
+"""What an adapter makes of one document."""
+
+
+def join_of(source: Source) -> tuple[str, ...]:
+    """Return the key that parts of one call share; a whole call is known by its Call-ID."""
+    return source.join if isinstance(source, SourcePart) else ("call-id", source.call_id)

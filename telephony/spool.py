@@ -13,7 +13,7 @@ A frame is a header and a document. Every number is big-endian::
     8  sequence     of this document, from 1, without gaps over all segments
     8  time_ms      when it was taken in, UTC
     4  length       of the document
-    1  kind         which adapter reads it, see Kind
+    1  kind         which adapter reads it, see telephony.adapters.base.Kind
     4  body check   CRC-32 of the document
     4  head check   CRC-32 of the 29 bytes above, begun with the frame's offset: a frame is good at its own place only
 
@@ -33,19 +33,17 @@ import threading
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from ledger.errors import EncodingError, StoreDamaged, StoreFull
 from ledger.segments import from_os, sync_directory, write_all
+from telephony.adapters.base import DOCUMENT_BYTES_MAX
 from telephony.spool_files import Position, check_format, lock, read_cursor, write_cursor
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 """A segment is closed when the next group would take it beyond this; what is delivered leaves the disk by segments."""
-DOCUMENT_BYTES_MAX: Final = 1024 * 1024
-"""An adapter takes 64 KiB of text; spelled with JSON escapes that is six times as long."""
 GROUP_BYTES_MAX: Final = SEGMENT_BYTES // 2
 """Longest group of one append; also keeps a frame from being longer than a segment."""
 RESERVE_BYTES: Final = 64 * 1024 * 1024
@@ -58,13 +56,6 @@ HEADER_BYTES: Final = _FIELDS.size + _CHECK.size
 FRAME_BYTES_MAX: Final = HEADER_BYTES + DOCUMENT_BYTES_MAX
 
 FREE_ROOM: Final = "Free room on this disk; what was refused is still with whoever sent it"
-
-
-class Kind(IntEnum):
-    """Which adapter reads a document."""
-
-    KAMAILIO = 1
-    """One ``acc_json`` CDR: a JSON object."""
 
 
 class Frame(NamedTuple):

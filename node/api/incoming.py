@@ -19,9 +19,9 @@ from ledger.validation import AHEAD_SLOTS
 from node.api.backend import Backend
 from node.api.ingest import Incoming
 from node.api.problems import TooEarly
-from telephony import kamailio
+from telephony.adapters import kamailio
+from telephony.adapters.base import is_utf8
 from telephony.builder import Profile, build_record, fresh_salts
-from telephony.kamailio import is_utf8
 
 RECORDS_MAX: Final = ITEMS_MAX
 """Records of one request."""

@@ -24,7 +24,7 @@ from node.api.problems import (
     problem_response,
     status_of,
 )
-from telephony.kamailio import BODY_BYTES_MAX as CDR_BODY_BYTES_MAX
+from telephony.adapters.base import BODY_BYTES_MAX as CDR_BODY_BYTES_MAX
 
 RECORDS_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 """A thousand records with their private parts, of which the raw document is the largest."""

@@ -109,7 +109,8 @@ def retry(
 ) -> None:
     """Send dead letters again. A running agent does it within seconds, another at its start."""
     from node.cli.output import print_line, read_file
-    from telephony.agent import check_document
+    from telephony.adapters.registry import Adapters
+    from telephony.agent import fault_of
     from telephony.dead_letters import Letter
 
     letters = _dead_letters(spool)
@@ -119,7 +120,7 @@ def retry(
         if len(chosen) != 1:
             raise ConfigError("one record mends one dead letter", where="--with", expected="one id", actual=len(chosen))
         data = read_file(document, bytes_max=DOCUMENT_BYTES_MAX).strip()
-        fault = check_document(data)
+        fault = fault_of(Adapters().by_name["kamailio"], data)
         if fault is not None:
             raise fault
         mended = data.decode()

@@ -19,8 +19,8 @@ import pytest
 
 from ledger.cdr import CallRecord, Observer, ReleasedBy
 from ledger.codec import decode, encode
+from telephony.adapters.kamailio import parse_cdr
 from telephony.builder import Profile, build_record, fresh_salts
-from telephony.kamailio import parse_cdr
 from telephony.source import SourceQuality, SourceReading
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "sip-lab"

@@ -26,8 +26,8 @@ from ledger.commitment import check_field, party_commitment, prove_field
 from ledger.errors import ConfigError
 from ledger.models import carbon, energy, rtpengine
 from ledger.models.tables import CODECS, INTENSITY_MG_PER_KWH
+from telephony.adapters.kamailio import parse_cdr
 from telephony.builder import EnergyProfile, Profile, build_record, fresh_salts, party_of
-from telephony.kamailio import parse_cdr
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 FIXTURES = Path(__file__).parent / "fixtures"

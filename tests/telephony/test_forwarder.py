@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from ledger.errors import StoreDamaged, StoreFull
 from telephony import forwarder as forwarder_module
+from telephony.adapters.base import Kind
 from telephony.forwarder import Answer, Fate, Forwarder, Outcome, Targets, outcomes_of
-from telephony.spool import Batch, Damage, Frame, Kind
+from telephony.spool import Batch, Damage, Frame
 from telephony.spool_files import Position
 
 A, B = "http://a:8080", "http://b:8080"

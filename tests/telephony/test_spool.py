@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from ledger.errors import EncodingError, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
 from telephony import spool as spool_module
-from telephony.spool import DOCUMENT_BYTES_MAX, HEADER_BYTES, Batch, Frame, Kind, Spool
+from telephony.adapters.base import DOCUMENT_BYTES_MAX, Kind
+from telephony.spool import HEADER_BYTES, Batch, Frame, Spool
 from telephony.spool_files import Position
 
 ROOT = Path(__file__).parent.parent.parent

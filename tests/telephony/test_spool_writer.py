@@ -11,7 +11,8 @@ import pytest
 
 from ledger.errors import StoreError, StoreFull
 from telephony import spool_writer
-from telephony.spool import Kind, Spool
+from telephony.adapters.base import Kind
+from telephony.spool import Spool
 from telephony.spool_writer import SpoolWriter
 
 

@@ -11,16 +11,11 @@ from hypothesis import strategies as st
 
 from ledger.cdr import Observer, ReleasedBy
 from ledger.errors import EncodingError, FieldError, LedgerError
-from telephony.kamailio import (
-    BODY_BYTES_MAX,
-    CDRS_PER_BODY_MAX,
-    decimal_seconds_to_ms,
-    decode_body,
-    parse_cdr,
-)
+from telephony.adapters.base import DOCUMENTS_PER_BODY_MAX, decimal_seconds_to_ms
+from telephony.adapters.kamailio import KamailioAdapter, parse_cdr
 from telephony.source import SourceQuality, SourceReading
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 SAMPLES = [json.loads(line) for line in (FIXTURES / "kamailio-5.6.3-acc_json-cdr.jsonl").read_text().splitlines()]
 RUN = json.loads((FIXTURES / "sip-lab-run.json").read_text())
 KINDS = {call["call_id"]: call for call in RUN["calls"]}
@@ -233,10 +228,15 @@ def test_q850_cause(reason, cause):
     assert parse_cdr(minimal(reason=reason)).q850_cause == cause
 
 
+def split(body: bytes) -> tuple[list[bytes], bool]:
+    """Return the documents in a post of Kamailio."""
+    return KamailioAdapter().split(body, "application/json")
+
+
 def test_body_of_one_and_of_many():
-    one, many = json.dumps(SAMPLES[0]).encode(), json.dumps(SAMPLES).encode()
-    assert decode_body(one) == SAMPLES[:1]
-    assert decode_body(many) == SAMPLES
+    each = [json.dumps(sample).encode() for sample in SAMPLES]
+    assert split(each[0]) == (each[:1], False)
+    assert split(b" [" + b" , ".join(each) + b"]") == (each, True)
 
 
 @pytest.mark.parametrize(
@@ -247,13 +247,12 @@ def test_body_of_one_and_of_many():
         b"[]",
         b"\xff",
         b"[" * 100_000,
-        b" " * (BODY_BYTES_MAX + 1),
-        b"[" + b"1," * CDRS_PER_BODY_MAX + b"1]",
+        b"[" + b"1," * DOCUMENTS_PER_BODY_MAX + b"1]",
     ],
 )
 def test_body_refused(body):
     with pytest.raises(EncodingError):
-        decode_body(body)
+        split(body)
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 7, {"a": 1}, {"a": None}, {"a": "\ud800"}, {"\ud800": "a"}])
@@ -300,10 +299,10 @@ def test_damaged_cdr_never_crashes(changes):
 def test_arbitrary_bytes_never_crash(body):
     """Any body is a list of documents, or refused as an encoding."""
     try:
-        found = len(decode_body(body))
+        found = len(split(body)[0])
     except EncodingError:
         found = 1
-    assert 1 <= found <= CDRS_PER_BODY_MAX
+    assert 1 <= found <= DOCUMENTS_PER_BODY_MAX
 
 
 def test_octets_no_record_can_hold_are_refused_here():

@@ -15,20 +15,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Final
-
-import msgspec
+from typing import Any, Final
 
 from ledger.cdr import OCTETS_MAX, Observer, ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
-from ledger.errors import EncodingError, FieldError
+from ledger.errors import ConfigError, FieldError
+from telephony.adapters.base import (
+    COUNTER_MAX,
+    U32_MAX,
+    Kind,
+    decimal_seconds_to_ms,
+    decode_json,
+    is_utf8,
+    split_json,
+)
 from telephony.source import SourceCall, SourceQuality, SourceReading
-
-BODY_BYTES_MAX: Final = 4 * 1024 * 1024
-"""A post holds at most 50 CDRs of some 1.5 kB; this leaves room for long URIs."""
-
-CDRS_PER_BODY_MAX: Final = 1000
-"""Our own configuration sends 50; a queue emptied by other means may send more."""
 
 RTP_HEADER_OCTETS: Final = 12
 """rtpengine counts the fixed RTP header (RFC 3550, 5.1) as part of the packet."""
@@ -36,33 +37,37 @@ RTP_HEADER_OCTETS: Final = 12
 NOT_TEXT: Final = "NON-UTF8"
 """What acc_json writes in place of text that is not UTF-8."""
 
-TIME_MS_MAX: Final = 4_102_444_800_000
-COUNTER_MAX: Final = 2**63 - 1
-U32_MAX: Final = 2**32 - 1
-
-_SECONDS = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?", re.ASCII)
 _MOS = re.compile(r"([0-9])(?:\.([0-9]{1,3}))?", re.ASCII)
 _MOMENT = re.compile(r"([0-9]{1,5}):([0-5][0-9])", re.ASCII)
 _INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _Q850 = re.compile(r"Q\.850\b[^,]*?;\s*cause\s*=\s*([0-9]{1,3})(?![0-9])", re.ASCII | re.IGNORECASE)
 
 
-def decode_body(body: bytes) -> list[object]:
-    """Return the documents in the body of one post: a JSON object, or an array of objects, in order.
+class KamailioAdapter:
+    """Reads ``acc_json`` CDRs, one a call."""
 
-    The documents themselves are not looked into: ``parse_cdr`` does, one by one, so that a bad one stands alone.
-    Raises EncodingError for a body that is no JSON, too long, or holds too many or no documents.
-    """
-    if len(body) > BODY_BYTES_MAX:
-        raise EncodingError("the body is too long", expected=f"at most {BODY_BYTES_MAX} bytes", actual=len(body))
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise EncodingError("the body is not JSON", expected="a CDR object or an array of them", actual=error) from None
-    documents = value if isinstance(value, list) else [value]
-    if not 1 <= len(documents) <= CDRS_PER_BODY_MAX:
-        raise EncodingError("wrong number of CDRs", expected=f"1 to {CDRS_PER_BODY_MAX}", actual=len(documents))
-    return documents
+    name: Final = "kamailio"
+    kind: Final = Kind.KAMAILIO
+    media_types: Final = frozenset({"application/json"})
+
+    def split(self, body: bytes, _media_type: str, /) -> tuple[list[bytes], bool]:
+        """Return the CDRs in a post: one object, or an array of them."""
+        return split_json(body)
+
+    def check(self, document: bytes) -> None:
+        """Raise what ``parse`` raises."""
+        self.parse(document)
+
+    def parse(self, document: bytes) -> SourceCall:
+        """Return the call of one CDR."""
+        return parse_cdr(decode_json(document))
+
+
+def make_kamailio(options: Mapping[str, Any]) -> KamailioAdapter:
+    """Return the adapter, which has no options. Raises ConfigError for one."""
+    for name in options:
+        raise ConfigError("unknown option", where=f"sources.kamailio.{name}", expected="none")
+    return KamailioAdapter()
 
 
 def parse_cdr(document: object) -> SourceCall:
@@ -98,20 +103,6 @@ def parse_cdr(document: object) -> SourceCall:
         qualities=_qualities(fields),
         raw=fields.raw,
     )
-
-
-def decimal_seconds_to_ms(text: str, field: str) -> int:
-    """Return ``1795231128.494`` as 1795231128494, without a float; finer digits are cut off.
-
-    Raises FieldError for anything else than digits with at most nine decimals, or a time after 2099.
-    """
-    found = _SECONDS.fullmatch(text)
-    if not found:
-        raise FieldError("not a time", where=field, expected="seconds since 1970, 1795231128.494", actual=text)
-    time_ms = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0")[:3])
-    if time_ms > TIME_MS_MAX:
-        raise FieldError("beyond the year 2099", where=field, expected=f"at most {TIME_MS_MAX} ms", actual=text)
-    return time_ms
 
 
 class _Fields:
@@ -178,15 +169,6 @@ class _Fields:
                 return 0
             raise FieldError("not a moment", where=name, expected="minutes:seconds, 0:03", actual=value)
         return (int(found[1]) * 60 + int(found[2])) * 1000
-
-
-def is_utf8(text: str) -> bool:
-    """Tell whether ``text`` has no lone surrogates, which JSON can spell and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _times(fields: _Fields) -> tuple[int, int, int, int]:

@@ -1,0 +1,1 @@
+"""One module for each SIP platform: from the documents it emits to a SourceCall."""
