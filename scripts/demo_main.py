@@ -8,10 +8,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
 from demo_forgery import forge_receipt, forge_record  # noqa: E402
+from stage import NotHeld, Screen, final_height, held, play, start  # noqa: E402
 
 from ledger.errors import LedgerError  # noqa: E402
 from ledger.readable import to_readable  # noqa: E402
@@ -45,30 +44,6 @@ FEED_SECONDS = 10.0
 RECORDS_MIN, RECORDS_MAX = 300, 100_000
 STEP_SECONDS = 40.0
 """No step waits longer."""
-
-
-class NotHeld(Exception):
-    """A step did not show what it should."""
-
-
-class Screen:
-    """Lines with the time since the start, from any thread."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-        self._lock = threading.Lock()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def say(self, text: str) -> None:
-        with self._lock:
-            print(f"{self.seconds:6.1f} s  {text}", flush=True)
-
-    def title(self, text: str) -> None:
-        with self._lock:
-            print(f"\n{text}", flush=True)
 
 
 @dataclass
@@ -150,7 +125,7 @@ class Demo:
     def start(self) -> None:
         self.screen.title("Four carriers, a node each, with fresh keys")
         for node in self.nodes:
-            node.start()
+            start(node)
         for node in self.nodes:
             node.wait_ready()
             self.screen.say(f"{node.name:<6} API {node.place.url}   peers on {node.place.listen}")
@@ -192,7 +167,7 @@ class Demo:
 
     def revive(self, node: LocalNode) -> None:
         target = final_height(self.nodes[0])
-        node.start()
+        start(node)
         node.wait_ready()
         begun = time.monotonic()
         behind = target - final_height(node)
@@ -351,7 +326,7 @@ class Demo:
     def keep(self) -> None:
         self.screen.title("The network goes on, as --keep asked")
         for node in self.nodes:
-            node.start()
+            start(node)
         for node in self.nodes:
             node.wait_ready()
             pid = node.process.pid if node.process else 0
@@ -385,10 +360,6 @@ def promise(node: LocalNode, handed: Handed) -> str:
         raise
 
 
-def final_height(node: LocalNode) -> int:
-    return int(node.client.get("/v1/head")["final"]["height"])
-
-
 def records_after(node: LocalNode, height: int) -> list[dict[str, Any]]:
     """Return the records in final blocks above ``height``."""
     records: list[dict[str, Any]] = []
@@ -407,11 +378,6 @@ def until(is_so: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def held(what: str, is_so: bool) -> None:
-    if not is_so:
-        raise NotHeld(f"did not hold: {what}")
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--sip", action="store_true", help="real SIP calls too; needs Kamailio and rtpengine")
@@ -423,37 +389,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the demonstration; return 0 where every step held."""
     options = parse(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    screen = Screen()
-    folder = Path(tempfile.mkdtemp(prefix="ledgerd-demo-"))
-    demo, status = None, 1
-    try:
-        demo = Demo(options, folder, screen)
-        demo.run()
-        status = 0
-        screen.title(f"Everything held, in {screen.seconds:.0f} s.")
-    except KeyboardInterrupt:
-        status = 130
-        print("\ninterrupted", file=sys.stderr)
-    except (NotHeld, LedgerError, OSError, subprocess.SubprocessError) as error:
-        print(f"\nFAILED: {error}", file=sys.stderr)
-        for node in demo.nodes if demo else ():
-            print(f"-- {node.log} ends:\n{node.log_tail()}", file=sys.stderr)
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        if status or not options.keep:
-            stop_all(demo.nodes if demo else [])
-            shutil.rmtree(folder, ignore_errors=True)
-    return status
+    return play("demo", lambda folder, screen: Demo(options, folder, screen), keeps_running=options.keep)
 
 
 if __name__ == "__main__":

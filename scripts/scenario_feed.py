@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from demo_main import NotHeld, Screen
+from stage import NotHeld, Screen
 
 from ledger.codec import encode
 from ledger.errors import LedgerError

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from demo_main import NotHeld, held
 from msgspec.structs import replace
+from stage import NotHeld, held
 
 from audit.export import ExportReader, FrameType, make_frame, make_preamble
 from audit.follow import Follower

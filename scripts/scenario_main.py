@@ -8,15 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,8 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import msgspec  # noqa: E402
-from demo_main import NotHeld, Screen, final_height, held  # noqa: E402
 from scenario_feed import LOOK_S, Feeder, FinalityWatch, OfficeWatch, wait_for  # noqa: E402
+from stage import Screen, final_height, held, play, start, uninterrupted  # noqa: E402
 
 from ledger.crypto import PrivateKey  # noqa: E402
 from ledger.errors import LedgerError  # noqa: E402
@@ -43,7 +40,6 @@ SEATS = 7
 WEIGHT = 100
 GAP_SLOTS = 20
 """Finality never pauses longer: a node calls itself stalled from here on."""
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LAST = 40
 """Transactions of the last ten seconds."""
 COMMAND_S = 120.0
@@ -398,26 +394,6 @@ def run_all(module: str, calls: Sequence[Sequence[object]]) -> list[subprocess.C
     return done
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Put an interruption off: one that comes while a process begins would leave it without anybody who ends it."""
-    came: list[int] = []
-    old = {number: signal.signal(number, lambda number, _: came.append(number)) for number in INTERRUPTIONS}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    if came:
-        raise KeyboardInterrupt
-
-
-def start(node: LocalNode) -> None:
-    """Start a node."""
-    with uninterrupted():
-        node.start()
-
-
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(prog="scenario", description=__doc__)
@@ -432,40 +408,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def interrupt(*_: object) -> None:
-    """End as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Play the scenario; return 0 where every step held."""
     options = parse(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    screen = Screen()
-    folder = Path(tempfile.mkdtemp(prefix="ledgerd-scenario-"))
-    scenario, status = None, 1
-    try:
-        scenario = Scenario(options, folder, screen)
-        scenario.run()
-        status = 0
-        screen.title(f"Everything held, in {screen.seconds:.0f} s.")
-    except KeyboardInterrupt:
-        status = 130
-        print("\ninterrupted", file=sys.stderr)
-    except (NotHeld, LedgerError, OSError, subprocess.SubprocessError) as error:
-        print(f"\nFAILED: {error}", file=sys.stderr)
-        for node in scenario.nodes if scenario else ():
-            print(f"-- {node.log} ends:\n{node.log_tail()}", file=sys.stderr)
-    finally:
-        for number in INTERRUPTIONS:
-            signal.signal(number, signal.SIG_IGN)
-        stop_all(scenario.nodes if scenario else [])
-        if options.keep_files:
-            screen.say(f"the files are in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-    return status
+    return play("scenario", lambda folder, screen: Scenario(options, folder, screen), keeps_files=options.keep_files)
 
 
 if __name__ == "__main__":
