@@ -208,7 +208,7 @@ def print_genesis(genesis: Genesis, where: str) -> None:
     from node.cli.output import print_facts, print_line, print_rows
 
     producers = founding_state(genesis).voting.producers
-    seats = {producer.member_id: rank + 1 for rank, producer in enumerate(producers)}
+    seats = {producer.member_id: rank for rank, producer in enumerate(producers)}
     parameters = genesis.parameters
     facts: dict[str, Any] = {
         "file": where,

@@ -142,10 +142,14 @@ def list_keys(
     member: Annotated[str, typer.Argument(help="Of this member only.")] = "", url: Url = LOCAL, as_json: Json = False
 ) -> None:
     """Show the keys of the chain, ended ones included."""
+    from ledger.errors import ConfigError
     from node.cli.output import print_json, print_rows
     from node.client import Client
 
     answer = Client(url).get("/v1/keys" + (f"?member_id={_part(member)}" if member else ""))
+    if member and not answer["keys"]:
+        # A member has keys, if only ended ones.
+        raise ConfigError("no such member", where="MEMBER", actual=member, hint="See ledgerctl members")
     if as_json:
         print_json(answer)
     else:

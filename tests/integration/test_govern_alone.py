@@ -180,6 +180,10 @@ def test_the_wrong_key_is_named_before_anything_is_signed(chain: Chain, walked: 
     assert "cannot be read" in chain.refused("delegate", "dev=1", "--key", tmp_path / "none.pem")
 
 
+def test_keys_of_nobody(chain: Chain) -> None:
+    assert "no such member" in chain.refused("key", "list", "nobody")
+
+
 def test_what_is_proved_and_what_is_proved_absent(chain: Chain, walked: list[str]) -> None:
     assert walked
     genesis = ["--genesis", chain.data / "dev" / "genesis.json"]
