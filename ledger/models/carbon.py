@@ -7,7 +7,7 @@ bases mean nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from ledger.models.energy import total_mj
@@ -43,17 +43,20 @@ def basis_of(table_id: str) -> str | None:
 
 
 def rank_by_carbon(
-    places: Iterable[PointOfPresence], table_id: str, *, device_mj: int, network_mj: int, server_mj: int
+    places: Iterable[PointOfPresence], table_ids: Sequence[str], *, network_mj: int, server_mj: int
 ) -> list[tuple[int, PointOfPresence]]:
     """Return ``(co2_ug, place)``, least carbon first, for one call carried by each of ``places``.
 
-    The call's whole energy is taken at the place's intensity, its server part at the place's PUE. Places
-    whose zone the table does not have are left out: unknown is not zero.
+    table_ids: of one carbon basis; the first that has a place's zone gives its intensity.
+    network_mj, server_mj: of the call, >= 0; the server's part is taken times the place's PUE. The devices are the
+    same wherever the call is carried, so they are not in it. Places whose zone no table has are left out: unknown is
+    not zero. Of equal places the one named first in the alphabet comes first.
     """
     ranked = []
     for place in places:
-        intensity = intensity_mg_per_kwh(table_id, place.grid_zone)
+        known = (intensity_mg_per_kwh(table_id, place.grid_zone) for table_id in table_ids)
+        intensity = next((found for found in known if found is not None), None)
         if intensity is not None:
-            energy_mj = total_mj(device_mj, network_mj, server_mj, place.pue_milli)
+            energy_mj = total_mj(0, network_mj, server_mj, place.pue_milli)
             ranked.append((co2_ug(energy_mj, intensity), place))
     return sorted(ranked)

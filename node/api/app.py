@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import evidence, govern, light, read, stream, submit
+from node.api import energy, evidence, govern, light, read, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -35,6 +35,7 @@ ROUTES: Final = (
     web.get("/v1/proposals", govern.get_proposals),
     web.get("/v1/state", govern.get_state),
     web.get("/v1/evidence", evidence.get_evidence),
+    web.get("/v1/energy/pops", energy.get_pops),
     web.get("/v1/peers", read.get_peers),
     web.get("/v1/status", read.get_status),
     web.get("/v1/genesis", read.get_genesis),

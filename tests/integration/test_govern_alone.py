@@ -203,6 +203,7 @@ def test_answers_are_as_the_document_says(chain: Chain, walked: list[str]) -> No
         "/v1/members",
         "/v1/members/dev",
         "/v1/keys",
+        "/v1/energy/pops?pop=london=GB,1.3&pop=oslo=NO&server_mw=850",
         "/v1/keys?member_id=dev",
         "/v1/candidates",
         "/v1/proposals",

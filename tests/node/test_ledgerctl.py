@@ -534,6 +534,6 @@ def test_a_name_that_does_not_resolve_is_said_in_words(monkeypatch: pytest.Monke
 
 def test_a_development_chain_reckons_energy(tmp_path: Path) -> None:
     made = make_development_chain(NodeConfig(data=tmp_path), 0)
-    profile = energy_profile(made.config.energy)
+    profile = energy_profile(made.config.energy, carbon_basis="lifecycle")
     assert profile is not None
     assert profile.grid_zone == "GB"

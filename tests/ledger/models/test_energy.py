@@ -111,7 +111,7 @@ def test_places_are_ranked_by_carbon_with_their_pue():
     clean_but_hot = carbon.PointOfPresence("oslo", "NO", 2_000)
     nowhere = carbon.PointOfPresence("atlantis", "XX", 1_000)
     ranked = carbon.rank_by_carbon(
-        [dirty_but_lean, nowhere, clean_but_hot], "ember-2026", device_mj=0, network_mj=0, server_mj=100_000
+        [dirty_but_lean, nowhere, clean_but_hot], ["ember-2026"], network_mj=0, server_mj=100_000
     )
     assert [place.name for _, place in ranked] == ["oslo", "warsaw"]
     assert ranked[0][0] == carbon.co2_ug(200_000, carbon.intensity_mg_per_kwh("ember-2026", "NO"))
