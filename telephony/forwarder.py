@@ -1,4 +1,4 @@
-"""From the spool to the ledger: batches in order, to whichever node answers, each record until it has an answer.
+"""From the spool to the ledger: batches begun in order, to whichever node answers, each record until it has an answer.
 
 What an answer means, by record: 2xx it is the ledger's now; 400, 409, 413, 422 nobody will ever take it as it is, a
 dead letter; anything else, and no answer at all, it is kept and sent again. Other statuses of 4xx are faults of the
@@ -29,7 +29,7 @@ from telephony.spool_files import Position
 BATCH_RECORDS: Final = 200
 """A node signs them once, and an answer that was lost costs no more than this many again."""
 BATCHES_UNDER_WAY_MAX: Final = 4
-"""A node answers after its sync; with several batches under way that wait is shared."""
+"""A node answers after its sync; with several batches under way that wait is shared, and one may overtake another."""
 BACKOFF_MS_MIN: Final = 200
 BACKOFF_MS_MAX: Final = 15_000
 IDLE_S: Final = 1.0
