@@ -35,6 +35,9 @@ MOS_MILLI_MAX: Final = 4_300
 FALLING_LOSS_PPM_MAX: Final = 150_000
 """Whole percents of loss up to which more of it makes the narrowband MOS worse."""
 
+FULLBAND_CLOCK_HZ: Final = 48_000
+"""RTP clock of the codecs that the second formula rates."""
+
 OPUS_IE_MILLI: Final = 10_200
 OPUS_BPL_MILLI: Final = 4_300
 
@@ -61,34 +64,46 @@ def _mos_x10_of(r_e5: int) -> int:
     return max(10, _toward_zero(100 + 35 * r // 10_000 + bend, 10))
 
 
-def mos_x10(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
-    """Return MOS x 10 of a narrowband or wideband codec: 10 to 45.
-
-    rtt_us: round trip of both legs together, >= 0. jitter_us: >= 0, counted in whole milliseconds. loss_ppm: 0 to
-    1,000,000, counted in whole percents; both as rtpengine does.
-    """
+def _r_e5(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
+    """Return R of a narrowband or wideband codec in units of 0.00001."""
     one_way_us = rtt_us // 2 + jitter_us // 1000 * 1000
     delay_milli = 24 * one_way_us // 1000
     if one_way_us > _STEEP_US:
         delay_milli += 11 * (one_way_us - _STEEP_US) // 100
     loss_percent = loss_ppm // _PPM_PER_PERCENT
     ry = 9_320 - 100 * loss_percent if loss_percent <= _UNHEARD_PERCENT else 0
-    return _mos_x10_of(18 * ry * ry // 10 - 27_900 * ry + 112_662_000 - 100 * delay_milli)
+    return 18 * ry * ry // 10 - 27_900 * ry + 112_662_000 - 100 * delay_milli
+
+
+def r_milli(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
+    """Return R of a narrowband or wideband codec in thousandths, unclamped; arguments as ``mos_x10``."""
+    return _r_e5(rtt_us, jitter_us, loss_ppm) // 100
+
+
+def mos_x10(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
+    """Return MOS x 10 of a narrowband or wideband codec: 10 to 45.
+
+    rtt_us: round trip of both legs together, >= 0. jitter_us: >= 0, counted in whole milliseconds. loss_ppm: 0 to
+    1,000,000, counted in whole percents; both as rtpengine does.
+    """
+    return _mos_x10_of(_r_e5(rtt_us, jitter_us, loss_ppm))
+
+
+def r_milli_fullband(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
+    """Return R of a codec with a 48 kHz clock in thousandths on the scale to 148, unclamped; arguments as ``mos_x10``.
+
+    One-way delay beyond 2 s counts as 2 s: the impairment has all but ceased to grow.
+    """
+    one_way_us = min(rtt_us // 2 + jitter_us // 1000 * 1000, emodel.ONE_WAY_US_MAX)
+    return emodel_wide.r_milli_unclamped(
+        emodel_wide.FULLBAND, OPUS_IE_MILLI, OPUS_BPL_MILLI, loss_ppm // _PPM_PER_PERCENT, 100, one_way_us=one_way_us
+    )
 
 
 def mos_x10_fullband(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
-    """Return MOS x 10 of a codec with a 48 kHz clock: 10 to 43.
-
-    Arguments: as ``mos_x10``. One-way delay beyond 2 s counts as 2 s: the impairment has all but ceased to grow.
-    """
-    one_way_us = min(rtt_us // 2 + jitter_us // 1000 * 1000, emodel.ONE_WAY_US_MAX)
-    lost = loss_ppm // _PPM_PER_PERCENT
-    r_milli = emodel_wide.r_milli_unclamped(
-        emodel_wide.FULLBAND, OPUS_IE_MILLI, OPUS_BPL_MILLI, lost, 100, one_way_us=one_way_us
-    )
-    if r_milli < 0:
-        return 10
-    return _mos_x10_of(divide_half_up(100 * 100 * r_milli, emodel_wide.FULLBAND.r_percent))
+    """Return MOS x 10 of a codec with a 48 kHz clock: 10 to 43; arguments as ``mos_x10``."""
+    r = r_milli_fullband(rtt_us, jitter_us, loss_ppm)
+    return 10 if r < 0 else _mos_x10_of(divide_half_up(100 * 100 * r, emodel_wide.FULLBAND.r_percent))
 
 
 def mos_milli(rtt_us: int, jitter_us: int, loss_ppm: int, *, fullband: bool = False) -> int:
