@@ -5,9 +5,12 @@ is the narrowband's of R divided by 1.29 or 1.48. A MOS of one band therefore sa
 
     R = R0 - Idd(one-way delay) - Ie,eff(codec, loss)
 
-Loss enters as random loss (BurstR 1), which is what both are published for: a call whose losses came in bursts is
-unratable here. So is every codec without a confirmed value on the band's own scale; a narrowband Ie does not carry
-over. The shipped table has none as yet, so for now a caller brings Ie and Bpl along.
+Loss enters as random loss (BurstR 1). A term for bursts is not confirmed for these scales, so a call whose losses came
+in bursts is unratable here. So is every codec without a confirmed value on the band's own scale; a narrowband Ie does
+not carry over. The shipped table has none as yet, so for now a caller brings Ie and Bpl along.
+
+The fullband's constants, 132 and the delay's 1.48, are those that rtpengine mr13 computes G.107.2 with
+(daemon/ssrc.c), not read from the Recommendation itself.
 
 Against the floating-point models R is within 0.004 and MOS within 0.0002 (``tests/ledger/models``).
 """

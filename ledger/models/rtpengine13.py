@@ -1,4 +1,4 @@
-"""Voice quality as rtpengine 11 and later report it, in integers.
+"""Voice quality as newer rtpengines report it (mr13), in integers.
 
 Two formulas, chosen by the codec. Narrowband and wideband codecs are rated by a published approximation of G.107
 (H. Assem, D. Malone, J. Dunne, P. O'Sullivan: Monitoring VoIP call quality using improved simplified E-model, 2013)

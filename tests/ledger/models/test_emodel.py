@@ -70,9 +70,9 @@ def test_integer_model_follows_the_floating_model(codec, expected, lost_ppm, eve
         burst_milli / 1000,
         one_way_us / 1000,
     )
-    # Three roundings of half a thousandth, one of a fifth, and the chord under the curve of Idd, less than a tenth.
-    assert abs(r / 1000 - oracle) <= 0.0018
-    assert abs(emodel.mos_micro(r) / 1e6 - float_emodel.mos(oracle)) <= 0.0001
+    # Three roundings of half a thousandth, R0 0.0002 off, and up to 0.00025 between the chord and the curve of Idd.
+    assert abs(r / 1000 - oracle) <= 0.002
+    assert abs(emodel.mos_micro(r) / 1e6 - float_emodel.mos(oracle)) <= 0.00011
 
 
 def test_idd_table_is_as_computed():
