@@ -7,12 +7,15 @@ import json
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from siplab import phone
 from siplab.media import MediaSession
 from siplab.programs import Program
+from siplab.relay import Path as NetworkPath
+from siplab.relay import Relay
 from siplab.sip import Callee, Caller, Dialog, LabError, Message, sdp_port, tag_of
 
 BUSY = "+12025550486"
@@ -21,7 +24,10 @@ ANSWERS = "+12025550123"
 CALLER = "+442071838750"
 TALK_S = 6.0
 TALK_WITHOUT_RTCP_S = 3.0
+IMPAIRED_TALK_S = 12.0
+"""Longer: a share of few packets says little."""
 RING_S = 0.6
+RELAY_SEED = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,8 @@ class Plan:
     """The caller loses every n-th packet it hears; 0 for none."""
     ended_by: str = "caller"
     talk_s: float = TALK_S
+    path: NetworkPath | None = None
+    """The network between the caller and rtpengine; None for one that does no harm."""
 
 
 @dataclass
@@ -47,6 +55,7 @@ class Outcome:
     to_tag: str
     status: int
     ended_by: str
+    path: NetworkPath | None = None
     caller_packets: int = 0
     callee_packets: int = 0
     rtpengine: dict[str, object] = field(default_factory=dict)
@@ -61,14 +70,18 @@ MEASURED_WITHIN_S = 20.0
 """How much longer a call goes on until both directions have a MOS."""
 
 
-def plans(answered: int, busy: int = 1) -> list[Plan]:
-    """Return the calls of one run: ``answered`` with RTCP, one without, ``busy`` refused, one cancelled."""
+def plans(answered: int, busy: int = 1, paths: Sequence[NetworkPath] = ()) -> list[Plan]:
+    """Return the calls of one run: ``answered`` with RTCP, one without, ``busy`` refused, one cancelled.
+
+    paths: one answered call more over each of these networks.
+    """
     good = [
         Plan("answered", drop_every=20 if n % 2 else 0, ended_by="callee" if n % 2 else "caller")
         for n in range(answered)
     ]
     return [
         *good,
+        *(Plan("impaired", path=path, talk_s=IMPAIRED_TALK_S) for path in paths),
         Plan("without-rtcp", with_rtcp=False, talk_s=TALK_WITHOUT_RTCP_S),
         Plan("cancelled", callee=NEVER_ANSWERS),
         *(Plan("busy", callee=BUSY) for _ in range(busy)),
@@ -105,22 +118,44 @@ class Exchange:
     async def place(self, plan: Plan) -> Outcome:
         """Make one call from start to end."""
         near = await self.open_media(plan.drop_every)
+        relay = await self._open_relay(near.port, plan.path) if plan.path else None
         far = None
         try:
             cancel_after_s = RING_S if plan.callee == NEVER_ANSWERS else None
-            dialog, final = await self.caller.invite(CALLER, plan.callee, near.port, cancel_after_s=cancel_after_s)
+            offered = relay.port if relay else near.port
+            dialog, final = await self.caller.invite(CALLER, plan.callee, offered, cancel_after_s=cancel_after_s)
             outcome = Outcome(
-                plan.kind, dialog.call_id, tag_of(dialog.local), tag_of(dialog.remote), final.status, "nobody"
+                plan.kind,
+                dialog.call_id,
+                tag_of(dialog.local),
+                tag_of(dialog.remote),
+                final.status,
+                "nobody",
+                plan.path,
             )
             if final.status == 200:
                 far = self._media.pop(dialog.call_id)
-                near.start(sdp_port(final.body), with_rtcp=plan.with_rtcp)
+                answered = sdp_port(final.body)
+                if relay:
+                    relay.aim(answered)
+                near.start(relay.port if relay else answered, with_rtcp=plan.with_rtcp)
                 await self._talk(plan, dialog, near=near, far=far, outcome=outcome)
             return outcome
         finally:
             await near.stop()
+            if relay:
+                relay.close()
             if far:
                 await far.stop()
+
+    async def _open_relay(self, near_port: int, path: NetworkPath) -> Relay:
+        for _ in range(50):
+            port = 40_000 + 2 * secrets.randbelow(10_000)
+            try:
+                return await Relay.open(port, near_port, path, RELAY_SEED)
+            except OSError:
+                continue
+        raise LabError("no free pair of UDP ports for the relay")
 
     async def _talk(
         self, plan: Plan, dialog: Dialog, *, near: MediaSession, far: MediaSession, outcome: Outcome

@@ -21,6 +21,7 @@ from typing import TextIO
 from siplab.calls import Exchange, Outcome, Plan, ask_rtpengine, plans
 from siplab.phone import is_installed
 from siplab.programs import Program, free_udp_port, missing_packages, start_kamailio, start_rtpengine
+from siplab.relay import Path as NetworkPath
 from siplab.sink import Sink
 from siplab.sip import Dialog, LabError, Message, new_branch
 
@@ -64,6 +65,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--ingest-url", help="where Kamailio posts its CDRs; default: a sink that prints them")
     parser.add_argument("--token", help="bearer token for --ingest-url")
     parser.add_argument("--calls", type=int, default=2, help="answered calls with RTCP, 1 to 100 (default 2)")
+    parser.add_argument(
+        "--path",
+        action="append",
+        default=[],
+        metavar="LOSS,DELAY,JITTER",
+        help="one more call over a network that loses LOSS %% of packets, with DELAY and up to JITTER ms more each way",
+    )
     parser.add_argument("--busy", type=int, default=1, help="calls to a busy number, 1 to 1000 (default 1)")
     parser.add_argument("--baresip", action="store_true", help="one more call, of 14 s, from Debian's baresip")
     parser.add_argument("--out", type=Path, help="write calls and CDRs to this file as JSON")
@@ -75,6 +83,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--calls: 1 to 100")
     if not 1 <= options.busy <= 1000:
         parser.error("--busy: 1 to 1000")
+    try:
+        options.path = [NetworkPath.parse(text) for text in options.path]
+    except ValueError:
+        parser.error("--path: LOSS,DELAY,JITTER: percent below 100, milliseconds up to 2000")
     if options.ingest_url and not options.ingest_url.startswith(("http://", "https://")):
         parser.error(f"--ingest-url: http://HOST:PORT{INGEST_PATH}")
     if options.ingest_url and not options.token:
@@ -163,7 +175,9 @@ async def run_calls(options: argparse.Namespace, folder: Path, url: str, token: 
         kamailio = await start_kamailio(folder, options.config, settings)
         programs.append(kamailio)
         await ping_proxy(exchange, kamailio)
-        outcomes = await place_all(exchange, plans(options.calls, options.busy), folder if options.baresip else None)
+        outcomes = await place_all(
+            exchange, plans(options.calls, options.busy, options.path), folder if options.baresip else None
+        )
         await until_delivered(kamailio, len(outcomes))
         return outcomes
     finally:
@@ -251,7 +265,7 @@ async def until_delivered(kamailio: Program, count: int) -> None:
         await asyncio.sleep(0.1)
 
 
-EXPECTED_STATUS = {"answered": 200, "without-rtcp": 200, "baresip": 200, "busy": 486, "cancelled": 487}
+EXPECTED_STATUS = {"answered": 200, "impaired": 200, "without-rtcp": 200, "baresip": 200, "busy": 486, "cancelled": 487}
 
 
 def summarise(outcomes: list[Outcome], cdrs: list[dict[str, str]] | None, output: TextIO) -> int:

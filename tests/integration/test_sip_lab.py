@@ -19,6 +19,7 @@ import pytest
 
 from ledger.cdr import CallRecord, Observer, ReleasedBy
 from ledger.codec import decode, encode
+from ledger.models import rtpengine
 from telephony.adapters.kamailio import parse_cdr
 from telephony.builder import Profile, build_record, fresh_salts
 from telephony.source import SourceQuality, SourceReading
@@ -126,6 +127,37 @@ def test_loss_is_heard_where_it_happened(lab):
     assert clean.qualities[1].average.loss_ppm == 0
     assert lossy.qualities[1].average.loss_ppm >= 10_000
     assert lossy.qualities[1].average.mos_milli < lossy.qualities[2].average.mos_milli
+
+
+PATHS = ("0,0,0", "1,40,10", "3,120,20", "8,250,40", "20,400,60")
+"""Loss in percent, delay and jitter in milliseconds: from a good line to one that nobody can talk over."""
+
+
+@pytest.mark.system
+@needs_programs
+def test_mos_falls_as_the_network_gets_worse(tmp_path):
+    """Real calls over a relay that delays and loses: rtpengine measures what the relay does, and the MOS follows."""
+    lab = run_lab(tmp_path, "--calls", "1", *(f"--path={path}" for path in PATHS))
+    impaired = calls_of(lab, "impaired")
+    assert len(impaired) == len(PATHS)
+    heard = [parsed.qualities[1].average for _, parsed in impaired]
+    mos_milli = [average.mos_milli for average in heard]
+    assert mos_milli == sorted(set(mos_milli), reverse=True)
+    assert mos_milli[0] >= 4300
+    assert mos_milli[-1] == 1000
+    for (call, parsed), average in zip(impaired, heard, strict=True):
+        path = call["path"]
+        least_us = 2 * path["delay_ms"] * 1000
+        assert least_us <= average.rtt_us <= least_us + 2 * path["jitter_ms"] * 1000 + 40_000
+        # rtpengine has whole percent of each report, and rounds down.
+        assert abs(average.loss_ppm / 10_000 - path["loss_percent"]) <= 5
+        # This machine, with other work to do, adds some milliseconds of its own.
+        assert average.jitter_us <= (path["jitter_ms"] + 5) * 1000
+        for reading in (parsed.qualities[1].lowest, parsed.qualities[1].highest):
+            expected = rtpengine.mos_milli(reading.rtt_us, reading.jitter_us, reading.loss_ppm)
+            assert abs(reading.mos_milli - expected) <= rtpengine.STEP_MILLI
+        record, _, warnings = build_record(parsed, Profile(bytes(32)), fresh_salts())
+        assert (record.quality.mean.mos_milli, warnings) == (average.mos_milli, [])
 
 
 @pytest.mark.system
