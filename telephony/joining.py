@@ -201,11 +201,14 @@ def _media_rank(media: Media) -> tuple[object, ...]:
 def _turned_to(call: SourceCall, part: SourceCall) -> SourceCall:
     """Return ``part`` with its caller being the caller of ``call``.
 
-    A tag that is not known fits any. Raises FieldError where the tags are of another dialog.
+    A tag that is not known fits any, but one that is the same says more. Raises FieldError where the tags are of
+    another dialog.
     """
-    if _fits(call.from_tag, part.from_tag) and _fits(call.to_tag, part.to_tag):
-        return part
-    if _fits(call.from_tag, part.to_tag) and _fits(call.to_tag, part.from_tag):
+    straight = _alike((call.from_tag, part.from_tag), (call.to_tag, part.to_tag))
+    crossed = _alike((call.from_tag, part.to_tag), (call.to_tag, part.from_tag))
+    if straight is None and crossed is None:
+        raise FieldError("another dialog of this Call-ID", where="from_tag, to_tag", expected="the tags of the call")
+    if crossed is not None and (straight is None or crossed > straight):
         return replace(
             part,
             from_tag=part.to_tag,
@@ -219,11 +222,14 @@ def _turned_to(call: SourceCall, part: SourceCall) -> SourceCall:
             callee_octets=part.caller_octets,
             qualities=tuple(_turned(quality) for quality in part.qualities),
         )
-    raise FieldError("another dialog of this Call-ID", where="from_tag, to_tag", expected="the tags of the call")
+    return part
 
 
-def _fits(known: str, other: str) -> bool:
-    return not known or not other or known == other
+def _alike(*pairs: tuple[str, str]) -> int | None:
+    """Return how many pairs of tags are the same, None where two known ones differ."""
+    if any(one and other and one != other for one, other in pairs):
+        return None
+    return sum(one != "" and one == other for one, other in pairs)
 
 
 def _turned(quality: SourceQuality) -> SourceQuality:

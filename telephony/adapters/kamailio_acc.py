@@ -22,7 +22,7 @@ from ledger.cdr import ReleasedBy
 from ledger.errors import FieldError
 from telephony.adapters.base import U32_MAX, Kind, decimal_seconds_to_ms, split_json
 from telephony.adapters.fields import Fields, check_options, decode_fields, q850_cause, released_by_code
-from telephony.source import PartRole, Source, SourceCall, SourcePart
+from telephony.source import PartRole, Source, SourcePart, partial_call
 
 NAME: Final = "kamailio-acc"
 NOT_TEXT: Final = "NON-UTF8"
@@ -81,8 +81,10 @@ def _invite(fields: Fields, code: int, raw: str) -> Source:
     setup = _known(fields.text("setup_time"))
     # Its clock is the same, but it was read earlier; a proxy whose time was set back meanwhile must not lose the call.
     setup_ms = min(decimal_seconds_to_ms(setup, "setup_time"), time_ms) if setup else time_ms
-    call = SourceCall(
-        call_id=fields.required("callid"),
+    call = partial_call(
+        NAME,
+        fields.required("callid"),
+        raw,
         from_tag=fields.required("from_tag"),
         to_tag=_known(fields.text("to_tag")),
         invite_cseq=fields.integer("cseq", 0, U32_MAX) or 0,
@@ -95,14 +97,6 @@ def _invite(fields: Fields, code: int, raw: str) -> Source:
         sip_code=code,
         q850_cause=0 if answered else q850_cause(fields.text("reason")),
         released_by=ReleasedBy.UNKNOWN if answered else released_by_code(code),
-        codec="",
-        caller_packets=None,
-        caller_octets=None,
-        callee_packets=None,
-        callee_octets=None,
-        qualities=(),
-        raw=raw,
-        platform=NAME,
         time_step_ms=step_ms,
     )
     if not answered:
@@ -124,28 +118,15 @@ def _bye(fields: Fields, code: int, raw: str) -> SourcePart:
             hint="see failed_filter",
         )
     end_ms, step_ms = _time(fields)
-    call = SourceCall(
-        call_id=fields.required("callid"),
+    call = partial_call(
+        NAME,
+        fields.required("callid"),
+        raw,
         from_tag=fields.required("from_tag"),
         to_tag=_known(fields.text("to_tag")),
-        invite_cseq=0,
-        caller="",
-        callee="",
-        source_address="",
-        setup_ms=0,
-        answer_ms=0,
         end_ms=end_ms,
-        sip_code=0,
         q850_cause=q850_cause(fields.text("reason")),
         released_by=ReleasedBy.CALLER,
-        codec="",
-        caller_packets=None,
-        caller_octets=None,
-        callee_packets=None,
-        callee_octets=None,
-        qualities=(),
-        raw=raw,
-        platform=NAME,
         time_step_ms=step_ms,
     )
     return SourcePart(NAME, ("call-id", call.call_id), PartRole.END, call, (), None, raw)

@@ -158,6 +158,13 @@ def test_report_of_the_other_side_is_turned():
     assert (call.codec, call.caller_packets, call.callee_packets, call.callee_octets) == ("PCMA", None, 5, 800)
 
 
+def test_one_tag_is_enough_to_turn_a_report():
+    """The other side's tag is unknown in both, but the one that is known is the caller's."""
+    side = replace(NOTHING, from_tag="", to_tag="f", caller_packets=5)
+    call = add_quality(replace(CALL, to_tag=""), [replace(report(), call=side)])
+    assert (call.caller_packets, call.callee_packets) == (None, 5)
+
+
 def test_counters_only_grow():
     """Of two answers of a relay the one with more packets is the later one; a call's own are not taken back."""
     early = replace(report(raw="1"), call=replace(NOTHING, codec="PCMU", caller_packets=1, callee_packets=1))
