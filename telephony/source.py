@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from ledger.cdr import Band, Leg, Levels, MosKind, Observer, QualityMethod, ReleasedBy, Service
 
@@ -118,7 +119,7 @@ class SourcePart:
     """What its call is known by: kind of key first, ``("call-id", "a84b4c76e66710")``; the same in every part."""
     role: PartRole
     call: SourceCall | None
-    """What is known of the call so far; None in a quality report."""
+    """What is known of the call so far; in a quality report None, or tags, codec and counters and nothing else."""
     qualities: tuple[SourceQuality, ...]
     levels: Levels | None
     raw: str
@@ -127,6 +128,31 @@ class SourcePart:
 
 Source = SourceCall | SourcePart
 """What an adapter makes of one document."""
+
+
+def partial_call(platform: str, call_id: str, raw: str, **known: Any) -> SourceCall:
+    """Return what a part tells of its call: the fields of SourceCall given in ``known``, all others unknown."""
+    unknown: dict[str, Any] = {
+        "from_tag": "",
+        "to_tag": "",
+        "invite_cseq": 0,
+        "caller": "",
+        "callee": "",
+        "source_address": "",
+        "setup_ms": 0,
+        "answer_ms": 0,
+        "end_ms": 0,
+        "sip_code": 0,
+        "q850_cause": 0,
+        "released_by": ReleasedBy.UNKNOWN,
+        "codec": "",
+        "caller_packets": None,
+        "caller_octets": None,
+        "callee_packets": None,
+        "callee_octets": None,
+        "qualities": (),
+    }
+    return SourceCall(platform=platform, call_id=call_id, raw=raw, **(unknown | known))
 
 
 def join_of(source: Source) -> tuple[str, ...]:

@@ -9,8 +9,16 @@ from typing import Any, Final
 from ledger.errors import ConfigError
 from telephony.adapters.base import Adapter, MakeAdapter
 from telephony.adapters.kamailio import make_kamailio
+from telephony.adapters.kamailio_acc import make_kamailio_acc
+from telephony.adapters.rtpengine import make_rtpengine
 
-MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType({"kamailio": make_kamailio})
+MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
+    {
+        "kamailio": make_kamailio,
+        "kamailio-acc": make_kamailio_acc,
+        "rtpengine": make_rtpengine,
+    }
+)
 """How an adapter is made, by the name of its table in the configuration, ``[sources.NAME]``."""
 
 
