@@ -118,7 +118,7 @@ class SourcePart:
     """What its call is known by: kind of key first, ``("call-id", "a84b4c76e66710")``; the same in every part."""
     role: PartRole
     call: SourceCall | None
-    """What is known of the call so far; None in a quality report."""
+    """What is known of the call so far; in a quality report None, or tags, codec and counters and nothing else."""
     qualities: tuple[SourceQuality, ...]
     levels: Levels | None
     raw: str
