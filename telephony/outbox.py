@@ -191,10 +191,10 @@ class Outbox:
             return [Sent(*row) for row in db.execute(query, (after, limit))]
 
     def raws(self, numbers: Sequence[int]) -> list[bytes]:
-        """Return transactions as they were signed. Raises KeyError for one that is not there."""
+        """Return transactions as they were signed. All of them must be there."""
         with self.vault.reading() as db:
-            found = dict(db.execute(f"SELECT number, raw FROM outbox WHERE number IN ({_marks(numbers)})", numbers))
-        return [found[number] for number in numbers]
+            query = "SELECT raw FROM outbox WHERE number = ?"
+            return [db.execute(query, (number,)).fetchone()[0] for number in numbers]
 
     def items_in(self, number: int, datas: Sequence[bytes]) -> list[Item]:
         """Return the records of a transaction, whose encodings are ``datas``, with what is known of them."""
@@ -213,14 +213,22 @@ class Outbox:
             db.executemany("DELETE FROM outbox WHERE number = ?", [(row.number,) for row in sent])
         self.records -= sum(row.records for row in sent)
 
-    def replace(self, sent: Sent, outgoing: Sequence[Outgoing], gone: Sequence[bytes] = ()) -> None:
+    def replace(
+        self,
+        sent: Sent,
+        outgoing: Sequence[Outgoing],
+        gone: Sequence[bytes] = (),
+        also: Callable[[sqlite3.Connection], None] | None = None,
+    ) -> None:
         """Put ``outgoing`` in the place of a transaction that no block will ever hold, durable on return.
 
-        gone: keys of its records that go no further.
+        gone: keys of its records that go no further. also: does more in the same commit.
         """
         with self.vault.transaction((), _places(outgoing), gone) as db:
             db.execute("DELETE FROM outbox WHERE number = ?", (sent.number,))
             _insert(db, outgoing)
+            if also is not None:
+                also(db)
         self.records += sum(len(transaction.keys) for transaction in outgoing) - sent.records
 
 
@@ -243,8 +251,3 @@ def _insert(db: sqlite3.Connection, outgoing: Sequence[Outgoing]) -> None:
             for t in outgoing
         ],
     )
-
-
-def _marks(values: Sequence[object]) -> str:
-    """Return the marks of an SQL list with room for ``values``."""
-    return ",".join("?" * len(values))

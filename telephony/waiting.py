@@ -115,7 +115,7 @@ class Waiting:
         """Keep documents, inside a commit; one that is there, or was not long ago, is left out."""
         rows = []
         for new in documents:
-            name = self._vault.content_hash(b"document/%d/" % new.kind + new.document)
+            name = self._name_of(new.kind, new.document)
             call = self._vault.content_hash(b"call/" + new.call)
             body = self._vault.seal(new.document, name)
             rows.append((name, call, new.role, new.kind, new.taken_ms, new.due_ms, body))
@@ -139,3 +139,11 @@ class Waiting:
     def purge(self, db: sqlite3.Connection, now_ms: int) -> None:
         """Delete what is done with and no longer to be known again, inside a commit."""
         db.execute("DELETE FROM waiting WHERE body IS NULL AND due_ms <= ?", (now_ms,))
+
+    def forget(self, db: sqlite3.Connection, kind: int, document: bytes) -> None:
+        """No longer know a document that is done with, inside a commit: sent again, it is new."""
+        name = self._name_of(kind, document)
+        db.execute("DELETE FROM waiting WHERE document = ? AND body IS NULL", (name,))
+
+    def _name_of(self, kind: int, document: bytes) -> bytes:
+        return self._vault.content_hash(b"document/%d/" % kind + document)
