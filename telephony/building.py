@@ -23,7 +23,7 @@ from ledger.errors import LedgerError, StoreError
 from ledger.genesis import Parameters
 from ledger.validation import Rules
 from telephony.adapters.base import Adapter
-from telephony.admission import NotYet, OutsideWindow, check_admissible
+from telephony.admission import NotYet, check_admissible
 from telephony.builder import Profile, build_record, fresh_salts
 from telephony.gathering import JoinTimes, gather, role_of
 from telephony.ledger_clock import LedgerClock
@@ -40,8 +40,6 @@ BATCH_BYTES: Final = 8 * 1024 * 1024
 """A turn ends with the document that takes it here: this bounds the memory."""
 CALLS_DUE: Final = 1_000
 """Calls that wait for others of their documents, of one turn."""
-UNSURE_MS: Final = 30_000
-"""A record outside the window by a clock that no node has confirmed is held against it again after this long."""
 
 OTHER_CONTENT: Final = "HTTP 409: a record of this call and leg was handed in before with other content"
 
@@ -55,7 +53,7 @@ class Dead(NamedTuple):
     reason: str
 
 
-Bury = Callable[[list[Dead]], None]
+Bury = Callable[[Sequence[Dead]], None]
 """Puts documents among the dead letters, on disk on return. Raises StoreError."""
 
 
@@ -140,6 +138,7 @@ class Builder:
 
     Attributes:
         counters: what was built since the start.
+        oldest_ms: when the oldest document came in that is being worked on, None where there is none.
         failed_to_advance: why the spool's cursor could not be written the last time, None where it could.
     """
 
@@ -161,6 +160,7 @@ class Builder:
         """Begin at the spool's cursor. ``adapters`` are by kind."""
         self.counters = Counters()
         self.failed_to_advance: StoreError | None = None
+        self.oldest_ms: int | None = None
         self._spool = spool
         self._outbox = outbox
         self._vault = outbox.vault
@@ -182,15 +182,19 @@ class Builder:
         return self._position
 
     def turn(self) -> bool:
-        """Do one turn; return whether there was anything to do.
+        """Do one turn; return whether there was anything to do. Nothing is done before a node has told the time.
 
         Raises StoreFull or another StoreError: then nothing has happened, and it may be tried again.
         """
+        if not self._clock.is_confirmed:
+            # By a clock that is wrong, good records are too old, and what is signed begins in the future.
+            return False
         turn = _Turn(self._clock.now_ms())
         candidates = self._take_due(turn)
         batch = self._spool.read(self._position, count_max=BATCH_DOCUMENTS, bytes_max=BATCH_BYTES)
         if batch.end == self._position and not (candidates or turn.is_anything):
             return False
+        self.oldest_ms = batch.frames[0].time_ms if batch.frames else None
         candidates += self._take_new(batch, turn)
         self._build(candidates, turn)
         outgoing = self._signer.pack(turn.items, now_ms=turn.now_ms)
@@ -201,7 +205,7 @@ class Builder:
             turn.entries, outgoing, spool=self._spool_id, position=batch.end, also=lambda db: self._note(db, turn)
         )
         # A crash behind it: the next start finds the position in the commit.
-        self._position = batch.end
+        self._position, self.oldest_ms = batch.end, None
         self.counters.built += len(turn.items)
         self.counters.known += turn.known
         if turn.is_waiting_changed:
@@ -320,13 +324,6 @@ class Builder:
             check_admissible(record, rules=chain.rules, parameters=chain.parameters, now_ms=turn.now_ms)
         except NotYet as error:
             self._wait(candidate, error.due_ms, turn)
-            return None
-        except OutsideWindow as error:
-            if self._clock.is_confirmed:
-                turn.bury(candidate.frames, error.sentence())
-            else:
-                # Perhaps it is this machine's clock that is wrong.
-                self._wait(candidate, turn.now_ms + UNSURE_MS, turn)
             return None
         except LedgerError as error:
             turn.bury(candidate.frames, error.sentence())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from ledger.errors import FieldError
@@ -31,7 +30,7 @@ class JoinTimes:
 
     keep_ms: int = KEEP_MS
     """Parts whose call is not whole; then they are dead letters."""
-    wait_ms: Mapping[str, int] = MappingProxyType({})
+    wait_ms: Mapping[str, int] = field(default_factory=dict)
     """A whole call, by its platform, for reports of its quality; then it goes on with those that came."""
 
     def wait_of(self, platform: str) -> int:
