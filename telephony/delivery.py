@@ -254,8 +254,7 @@ class Delivery:
         due = [held for held in self._in_hand.values() if held.node and held.not_before_ms <= now_ms]
         if not due:
             if self._time_due_ms <= now_ms:
-                self._time_due_ms = now_ms + TIME_MS
-                await self._ask_about((await self._choose()), [])
+                await self._ask_about(await self._choose(), [])
             return False
         # The node that took it is asked, as long as it answers.
         failing = self._targets.failing

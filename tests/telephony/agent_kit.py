@@ -13,12 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from ledger.cdr import CallRecord
+from ledger.cdr import CallRecord, Leg, call_commitment
 from ledger.codec import decode, decode_each
-from ledger.crypto import PrivateKey
+from ledger.crypto import PrivateKey, hash_of
 from ledger.entries import KeyEntry
 from ledger.errors import LedgerError, RuleViolation
-from ledger.genesis import Genesis, GenesisMember, MemberKey, Parameters, Role, chain_id_of
+from ledger.genesis import Candidate, Delegation, Genesis, GenesisMember, MemberKey, Parameters, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from ledger.transaction import Transaction, tx_id_of
 from ledger.validation import CheckedTransaction, check_transaction, record_keys
@@ -49,8 +49,8 @@ GENESIS = Genesis(
     name="agent-test",
     genesis_time_ms=NOW_MS - 1_000_000,
     parameters=Parameters(1_000, 100, 1, 20, 10, 86_400_000, 10_000, 4 * 1024 * 1024, 1000, "lifecycle"),
-    members=[GenesisMember(MEMBER, 1, [MemberKey(KEY.public_key, Role.SUBMIT)], None)],
-    delegations=[],
+    members=[GenesisMember(MEMBER, 1, [MemberKey(KEY.public_key, 7)], Candidate(KEY.key_id, "", "GB"))],
+    delegations=[Delegation(MEMBER, MEMBER, 1)],
     rules=default_rule_set_pin("lifecycle"),
 )
 RULES = RuleSet(GENESIS.rules, carbon_basis="lifecycle")
@@ -327,6 +327,12 @@ def cdr(number: int, *, end_ms: int = NOW_MS - 60_000, **fields: str) -> bytes:
         **fields,
     }
     return json.dumps(document).encode()
+
+
+def record_key(call_id: str) -> bytes:
+    """Return the record key of a call of ``cdr``."""
+    call = call_commitment(SECRET, call_id, "a", 0)
+    return hash_of("record", (MEMBER, call, Leg.ORIGINATING))[:16]
 
 
 def spooled(spool: Spool, *documents: bytes, time_ms: int = NOW_MS, kind: int = Kind.KAMAILIO) -> None:
