@@ -11,19 +11,26 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from ledger.cdr import Leg, Service
+from ledger.crypto import key_id_of
 from ledger.errors import ConfigError
+from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
+from node import development
 from node.config import Address, parse_address, read_toml
-from node.keyfile import read_tokens
+from node.keyfile import read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
+from node.profile import energy_profile
 from telephony.agent import Agent, AgentSettings
 from telephony.agent_http import ROLE, make_app
+from telephony.builder import Profile
+from telephony.gathering import KEEP_MS, JoinTimes
 
 ENVIRONMENT_PREFIX: Final = "LEDGER_AGENT_"
 STOP_S: Final = 5.0
@@ -40,25 +47,50 @@ class AgentConfig:
         listen: where SIP proxies post their CDRs.
         spool: the agent's directory; nothing else may write there.
         to: API addresses of ledger nodes, tried in this order.
+        genesis: the chain's genesis file.
+        member: whose submit key it is; needed where the genesis file does not know the key.
+        submit_key: PEM file of the key that signs records.
+        member_secret: file with the member's secret, for call commitments and the vault.
+        vault: directory of the private parts and of what is on its way; in the spool's where it is not given.
+        leg: ``originating``, ``terminating`` or ``transit``: which side of the calls this proxy serves.
+        service: ``voice``, or another of the record's services.
         token_file: file with the bearer token that the nodes gave out.
         ingest_tokens: JSON file of the tokens that proxies must bring, as ``ledgerctl token new`` writes it.
         reserve_mib: room left on the disk; with less, CDRs are answered 507.
         log_level: debug, info, warning, error.
+        join_keep_s: how long the parts of a call that is not whole are kept.
         log_format: auto, text, json.
+        energy: how the energy of a call is reckoned; a table, see docs/operations.md.
+        sources: options of each platform's adapter, tables by name; ``join_wait_s`` in each is how long its whole calls
+            wait for reports of their quality.
     """
 
     listen: Address = LISTEN
     spool: Path = Path("ledger-agent-spool")
     to: tuple[str, ...] = ()
+    genesis: Path | None = None
+    member: str = ""
+    submit_key: Path | None = None
+    member_secret: Path | None = None
+    vault: Path | None = None
+    leg: str = "originating"
+    service: str = "voice"
     token_file: Path | None = None
     ingest_tokens: Path | None = None
     reserve_mib: int = 64
+    join_keep_s: int = KEEP_MS // 1000
     log_level: str = "info"
     log_format: str = "auto"
+    energy: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-OPTIONS: Final = tuple(field.name for field in fields(AgentConfig))
+OPTIONS: Final = tuple(option.name for option in fields(AgentConfig))
 """Names as in the TOML file; a flag has hyphens, a variable is in capitals behind ``LEDGER_AGENT_``."""
+
+
+TABLES: Final = frozenset({"energy", "sources"})
+"""Options that can only stand in the TOML file."""
 
 
 def load_agent_config(
@@ -75,7 +107,7 @@ def load_agent_config(
         values[name] = _PARSERS[name](value, f"{config_file}: {name}")
     for name in OPTIONS:
         variable = ENVIRONMENT_PREFIX + name.upper()
-        if variable in environment:
+        if variable in environment and name not in TABLES:
             values[name] = _PARSERS[name](environment[variable], variable)
         if flags.get(name) is not None:
             values[name] = _PARSERS[name](flags[name], "--" + name.replace("_", "-"))
@@ -130,15 +162,35 @@ def _path(value: Any, where: str) -> Path:
     return Path(_text(value, where)).expanduser()
 
 
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError("not a table", where=where, expected="a table of the TOML file", actual=value)
+    return value
+
+
+def _tables(value: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
+    return {name: _table(table, f"{where}.{name}") for name, table in _table(value, where).items()}
+
+
 _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "listen": lambda value, where: parse_address(_text(value, where), where=where),
     "spool": _path,
     "to": _nodes,
+    "genesis": _path,
+    "member": _text,
+    "submit_key": _path,
+    "member_secret": _path,
+    "vault": _path,
+    "leg": _choice(*(leg.name.lower() for leg in Leg)),
+    "service": _choice(*(service.name.lower() for service in Service)),
     "token_file": _path,
     "ingest_tokens": _path,
     "reserve_mib": _count,
+    "join_keep_s": _count,
     "log_level": _choice("debug", "info", "warning", "error"),
     "log_format": _choice("auto", "text", "json"),
+    "energy": _table,
+    "sources": _tables,
 }
 
 
@@ -209,17 +261,84 @@ async def _listen(runner: web.AppRunner, address: Address) -> Address:
 def _settings(config: AgentConfig) -> AgentSettings:
     if not config.to:
         raise ConfigError("where to?", where="--to", hint="Give the API address of a node, as http://127.0.0.1:8080")
-    token = ""
-    if config.token_file is not None:
-        try:
-            token = config.token_file.read_text("ascii").strip()
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}", where=f"--token-file {config.token_file}") from None
-        except UnicodeDecodeError:
-            raise ConfigError("not a token", where=f"--token-file {config.token_file}") from None
-        if not token or not token.isprintable() or " " in token:
-            raise ConfigError("not a token", where=f"--token-file {config.token_file}", expected="one line")
-    return AgentSettings(config.spool, config.to, token, config.reserve_mib * MIB)
+    key_file = _needed(config.submit_key, "--submit-key", "Make one with: ledgerctl keygen FILE")
+    secret_file = _needed(config.member_secret, "--member-secret", "Make one with: ledgerctl keygen --secret FILE")
+    genesis_file = _needed(config.genesis, "--genesis", "Give the chain's genesis.json, as its nodes have it")
+    genesis = genesis_from_json(
+        read_bounded(genesis_file, "genesis file", bytes_max=GENESIS_BYTES_MAX), where=str(genesis_file)
+    )
+    # A development key is known to everybody, and signs for a chain that everybody may write to.
+    key = read_key(key_file, is_dev=genesis.name == development.NAME)
+    return AgentSettings(
+        spool=config.spool,
+        nodes=config.to,
+        genesis=genesis,
+        member_id=_member_of(config, genesis, key.key_id),
+        submit_key=key,
+        profile=Profile(
+            read_secret(secret_file),
+            leg=Leg[config.leg.upper()],
+            service=Service[config.service.upper()],
+            energy=energy_profile(config.energy, carbon_basis=genesis.parameters.carbon_basis),
+        ),
+        vault=config.vault or config.spool / "vault",
+        token=_node_token(config),
+        reserve_bytes=config.reserve_mib * MIB,
+        sources={name: _without_wait(table) for name, table in config.sources.items()},
+        times=join_times(config),
+    )
+
+
+def join_times(config: AgentConfig) -> JoinTimes:
+    """Return how long documents wait. Raises ConfigError naming the source."""
+    waits = {
+        name: _count(table["join_wait_s"], f"sources.{name}.join_wait_s") * 1000
+        for name, table in config.sources.items()
+        if "join_wait_s" in table
+    }
+    return JoinTimes(config.join_keep_s * 1000, waits)
+
+
+def _without_wait(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in table.items() if name != "join_wait_s"}
+
+
+def _needed(path: Path | None, option: str, hint: str) -> Path:
+    if path is None:
+        raise ConfigError("records cannot be signed without it", where=option, hint=hint)
+    return path
+
+
+def _member_of(config: AgentConfig, genesis: Genesis, key_id: bytes) -> str:
+    """Return whose key it is. Raises ConfigError."""
+    owners = [member for member in genesis.members for key in member.keys if key_id_of(key.public_key) == key_id]
+    found = owners[0].member_id if owners else ""
+    if config.member and found not in {"", config.member}:
+        raise ConfigError("another member's key", where="--member", expected=found, actual=config.member)
+    if not (config.member or found):
+        raise ConfigError(
+            "the genesis file does not know the submit key",
+            where="--submit-key",
+            actual=key_id,
+            hint="Say whose it is with --member, where the key was added to the chain later",
+        )
+    return config.member or found
+
+
+def _node_token(config: AgentConfig) -> str:
+    """Return the token for the nodes, empty where none is given. Raises ConfigError."""
+    if config.token_file is None:
+        return ""
+    where = f"--token-file {config.token_file}"
+    try:
+        token = config.token_file.read_text("ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=where) from None
+    except UnicodeDecodeError:
+        raise ConfigError("not a token", where=where) from None
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError("not a token", where=where, expected="one line")
+    return token
 
 
 def _ingest_tokens(config: AgentConfig) -> list[Any]:

@@ -35,6 +35,8 @@ from node.keyfile import (
 )
 
 MEMBER_ID = "dev"
+NAME = "development"
+"""Of every development chain: its keys are taken for such a chain only."""
 PARAMETERS = Parameters(
     slot_ms=500,
     epoch_slots=600,
@@ -105,7 +107,7 @@ def _make_files(names: dict[str, Path], now_ms: int) -> None:
     )
     genesis = Genesis(
         1,
-        "development",
+        NAME,
         now_ms,
         PARAMETERS,
         [member],

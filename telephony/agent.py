@@ -1,7 +1,7 @@
-"""The edge agent: takes CDRs beside a SIP proxy, answers when they are on its disk, and hands them to the ledger.
+"""The edge agent: takes CDRs beside a SIP proxy, answers when they are on its disk, and brings them to the ledger.
 
-``Agent`` is everything but HTTP (see ``agent_http``): intake, spool, dead letters and delivery, tied together. The same
-object serves as a process of its own and inside another program.
+``Agent`` is everything but HTTP (see ``agent_http``), tied together: intake, spool, building, outbox, delivery and
+dead letters. The same object serves as a process of its own and inside ``ledgerd``.
 
 Source: docs/agent.md.
 """
@@ -10,36 +10,55 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import random
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import aiohttp
 import structlog
 
-from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
-from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter, Kind
+from ledger.crypto import PrivateKey
+from ledger.errors import LedgerError, StoreError, StoreFull
+from ledger.genesis import Genesis, chain_id_of
+from ledger.rules.ruleset import RuleSet
+from ledger.segments import from_os
 from telephony.adapters.registry import Adapters
-from telephony.dead_letters import DeadLetters, Letter, dead_letter
-from telephony.forwarder import Answer, Forwarder, Targets
+from telephony.answers import Answer
+from telephony.builder import Profile
+from telephony.building import Builder, Chain, Dead, resume
+from telephony.dead_letters import DeadLetters, Letter, Retry, dead_letter
+from telephony.delivery import Delivery
+from telephony.gathering import JoinTimes
+from telephony.intake import Intake, fault_of
+from telephony.ledger_clock import LedgerClock
+from telephony.outbox import Outbox, Signer
 from telephony.spool import FREE_ROOM, RESERVE_BYTES, Spool
+from telephony.spool_files import spool_id
 from telephony.spool_writer import SpoolWriter
+from telephony.targets import BACKOFF_MS_MAX, Targets
+from telephony.vault import Vault
+from telephony.waiting import Waiting
 
-TURN_RECORDS: Final = 50
-"""Records checked in one go, some milliseconds: then other requests have their turn."""
+PACK_S: Final = 0.05
+"""Records that come within this time share a transaction, its signature and its syncs."""
+PACK_DOCUMENTS: Final = 1_000
+"""As many fill a transaction: they wait for no others."""
+IDLE_S: Final = 1.0
+"""How often it is looked whether a document that waits is due."""
 RETRY_LOOK_S: Final = 1.0
 """How often the dead letters are looked at for some to be sent again."""
 ANSWER_S: Final = 30.0
 """A node that takes longer has not answered."""
 CONNECT_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 4 * 1024 * 1024
-STOP_S: Final = 3.0
-"""What is under way at a stop gets this long for its answers."""
+
+STAGES: Final = ("intake", "building", "delivery", "spool")
+"""Where a document may become a dead letter."""
 
 T = TypeVar("T")
 
@@ -52,34 +71,30 @@ class AgentSettings:
     """Its directory; nobody else may write there."""
     nodes: tuple[str, ...]
     """``http://HOST:PORT`` of each, in the order in which they are tried."""
+    genesis: Genesis
+    """Of the chain that it signs for."""
+    member_id: str
+    submit_key: PrivateKey
+    profile: Profile
+    """What the member says about the calls of its proxy; its ``record_key`` is the member's secret."""
+    vault: Path
+    """Directory of the private parts and of what is on its way."""
     token: str = ""
     """The bearer token that the nodes gave out."""
     reserve_bytes: int = RESERVE_BYTES
     """Room left on the spool's disk."""
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Options of adapters, by name."""
+    times: JoinTimes = field(default_factory=JoinTimes)
 
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened since the start."""
+    """What has happened since the start; others are counted by ``Intake``, ``Builder`` and ``Delivery``."""
 
-    spooled: int = 0
-    refused: int = 0
-    """Records answered with 503 or 507."""
     retried: int = 0
-    buried_intake: int = 0
-    buried_delivery: int = 0
-    buried_spool: int = 0
-
-
-def fault_of(adapter: Adapter, document: bytes) -> LedgerError | None:
-    """Return what is wrong with one document, None when its adapter can read it."""
-    if len(document) > DOCUMENT_BYTES_MAX:
-        return EncodingError("too long", where="cdr", expected=f"at most {DOCUMENT_BYTES_MAX}", actual=len(document))
-    try:
-        adapter.check(document)
-    except LedgerError as error:
-        return error
-    return None
+    buried: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+    """Documents that became dead letters, by stage."""
 
 
 class Agent:
@@ -87,53 +102,100 @@ class Agent:
 
     Attributes:
         counters: what has happened since the start.
-        failure: what ended the delivery although nobody stopped it, None while it goes on.
+        adapters: what reads documents.
+        intake: takes in what proxies hand over.
+        failure: what ended the work although nobody stopped it, None while it goes on.
+        ended: set when it has ended.
     """
 
-    def __init__(self, settings: AgentSettings) -> None:
-        """Open the spool. Raises StoreLocked or another StoreError."""
+    def __init__(self, settings: AgentSettings, vault: Vault | None = None) -> None:
+        """Open spool and vault.
+
+        vault: one that is open already and that others close; the agent opens its own where there is none.
+        Raises StoreLocked or another StoreError, ConfigError for a wrong member secret or option.
+        """
         self.counters = Counters()
         self.failure: BaseException | None = None
         self.ended = asyncio.Event()
-        self.adapters = Adapters()
+        self.adapters = Adapters(settings.sources)
         self._log = structlog.get_logger().bind(part="agent")
         self._settings = settings
-        self._spool = Spool(settings.spool, reserve_bytes=settings.reserve_bytes)
-        try:
+        self._session: aiohttp.ClientSession | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        with contextlib.ExitStack() as stack:
+            self._spool = Spool(settings.spool, reserve_bytes=settings.reserve_bytes)
+            stack.callback(self._spool.close)
             self._dead = DeadLetters(settings.spool)
+            stack.callback(self._dead.close)
             if self._spool.has_room:
                 self._dead.compact()
-        except BaseException:
-            self._spool.close()
-            raise
+            if vault is None:
+                vault = Vault(settings.vault, settings.profile.record_key)
+                stack.callback(vault.close)
+            self._outbox, self._waiting = Outbox(vault), Waiting(vault)
+            try:
+                id_ = spool_id(settings.spool)
+            except OSError as error:
+                raise from_os(error, settings.spool) from error
+            resume(self._spool, self._outbox, id_)
+            self._close = stack.pop_all().close
         for notice in self._spool.notices:
             self._log.warning("spool mended", notice=notice)
         self._dead_thread = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
+        self._build_thread = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._writer = SpoolWriter(self._spool, now_ms)
+        self.intake = Intake(self._writer, bury=self._bury_new, has_room=lambda: self.has_room, where=settings.spool)
+        self._set_up(id_)
+
+    def _set_up(self, id_: bytes) -> None:
+        """Make what builds and what delivers."""
+        settings, genesis = self._settings, self._settings.genesis
+        clock = LedgerClock(wall_ms=now_ms, steady_ms=steady_ms)
+        signer = Signer(
+            settings.submit_key,
+            member_id=settings.member_id,
+            chain_id=chain_id_of(genesis),
+            parameters=genesis.parameters,
+        )
+        rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
         # Chance spreads retries over time; no secret depends on it.
         self._targets = Targets(settings.nodes, random.random)
-        self._forwarder = Forwarder(
+        self._builder = Builder(
             self._spool,
-            self._targets,
-            send=self._send,
-            bury=self._bury,
-            grown=self._writer.grown,
-            monotonic_ms=lambda: time.monotonic_ns() // 1_000_000,
+            self._outbox,
+            self._waiting,
+            spool_id=id_,
+            adapters=self.adapters.by_kind,
+            profile=settings.profile,
+            chain=Chain(rules, genesis.parameters),
+            signer=signer,
+            clock=clock,
+            bury=self._bury_waiting_for_it,
+            times=settings.times,
         )
-        self._session: aiohttp.ClientSession | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._delivery = Delivery(
+            self._outbox,
+            self._waiting,
+            self._targets,
+            signer=signer,
+            clock=clock,
+            ask=self._ask,
+            bury=self._bury_waiting_for_it,
+            steady_ms=steady_ms,
+        )
 
     # -- running -----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Begin to build and to deliver."""
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S),
             headers={"Authorization": f"Bearer {self._settings.token}"} if self._settings.token else None,
         )
-        self._log.info("delivering", nodes=self._settings.nodes, backlog=self._spool.backlog, dead=len(self._dead))
+        self._log.info("delivering", nodes=self._settings.nodes, backlog=self.backlog, dead=len(self._dead))
         self._tasks = [
-            asyncio.create_task(self._forwarder.run(), name="forwarder"),
+            asyncio.create_task(self._build(), name="builder"),
+            asyncio.create_task(self._delivery.run(), name="delivery"),
             asyncio.create_task(self._send_again(), name="retries"),
         ]
         for task in self._tasks:
@@ -145,71 +207,66 @@ class Agent:
         self.ended.set()
 
     async def stop(self) -> None:
-        """End: what is under way gets some seconds, everything else is on disk and goes on at the next start."""
-        self._forwarder.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks[:1], timeout=STOP_S)
+        """End: everything is on disk, and goes on at the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._writer.close()
-        self._dead_thread.shutdown()
+        await asyncio.to_thread(self._build_thread.shutdown)
+        await asyncio.to_thread(self._dead_thread.shutdown)
         if self._session is not None:
             await self._session.close()
-        self._dead.close()
-        self._spool.close()
-        self._log.info("stopped", backlog=self._spool.backlog)
+        self._log.info("stopped", backlog=self.backlog)
+        self._close()
 
-    # -- intake ------------------------------------------------------------------------------------------------------
+    async def _build(self) -> None:
+        """Make transactions of what is in the spool, in the builder's own thread."""
+        grown = self._writer.grown
+        while True:
+            grown.clear()
+            if self._unbuilt == 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(grown.wait(), IDLE_S)
+            if 0 < self._unbuilt < PACK_DOCUMENTS:
+                await asyncio.sleep(PACK_S)
+            try:
+                if await asyncio.get_running_loop().run_in_executor(self._build_thread, self._build_once):
+                    self._delivery.notify()
+            except StoreError as error:
+                self._log.error("nothing can be built now", error=error.sentence())
+                await asyncio.sleep(BACKOFF_MS_MAX / 1000)
 
-    async def take(
-        self, adapter: Adapter, body: bytes, media_type: str = "application/json"
-    ) -> tuple[list[LedgerError | None], bool]:
-        """Take in the CDRs of one post; return what is wrong with each, in order, and whether they came as an array.
+    def _build_once(self) -> bool:
+        # The reserve is for dead letters and the cursor: half of it stays, whatever is in the spool.
+        free, least = shutil.disk_usage(self._settings.spool).free, self._settings.reserve_bytes // 2
+        if free < least:
+            raise StoreFull("the disk is full", where=str(self._settings.spool), actual=free, hint=FREE_ROOM)
+        is_anything = self._builder.turn()
+        if self._builder.failed_to_advance is not None:
+            self._log.error("the cursor cannot be written", error=self._builder.failed_to_advance.sentence())
+        return is_anything
 
-        Those with nothing wrong are in the spool on return, the others among the dead letters, all on disk.
-        Raises EncodingError for a body that cannot be split (it is a dead letter too), StoreFull or StoreError where
-        the disk refuses: then the sender has to keep them all.
-        """
-        try:
-            documents, is_array = adapter.split(body, media_type)
-        except EncodingError as error:
-            await self._bury_new([(body, "intake", error.sentence())])
-            raise
-        faults: list[LedgerError | None] = []
-        for index, document in enumerate(documents):
-            if index % TURN_RECORDS == TURN_RECORDS - 1:
-                await asyncio.sleep(0)
-            faults.append(fault_of(adapter, document))
-        good = [(int(adapter.kind), document) for document, fault in zip(documents, faults, strict=True) if not fault]
-        bad = [(raw, "intake", fault.sentence()) for raw, fault in zip(documents, faults, strict=True) if fault]
-        try:
-            if good:
-                await self._writer.append(good)
-            if bad:
-                await self._bury_new(bad)
-        except StoreError:
-            self.counters.refused += len(documents)
-            raise
-        self.counters.spooled += len(good)
-        return faults, is_array
+    # -- dead letters ------------------------------------------------------------------------------------------------
 
-    async def _bury_new(self, dead: list[tuple[bytes, str, str]]) -> None:
-        """Keep records that never were in the spool: not at the cost of the reserve, they are still with the sender."""
-        if not self.has_room:
-            raise StoreFull("the disk is nearly full", where=str(self._settings.spool), hint=FREE_ROOM)
-        await self._bury(dead)
+    async def _bury_new(self, kind: int, dead: list[tuple[bytes, str]]) -> None:
+        await self._with_dead(self._bury, [Dead(document, kind, "intake", reason) for document, reason in dead])
 
-    async def _bury(self, dead: list[tuple[bytes, str, str]]) -> None:
-        """Put ``(record, stage, reason)`` among the dead letters. Raises StoreError."""
+    def _bury_waiting_for_it(self, dead: Sequence[Dead]) -> None:
+        """Do as ``_bury`` does, from another thread."""
+        self._dead_thread.submit(self._bury, dead).result()
+
+    def _bury(self, dead: Sequence[Dead]) -> None:
+        """Put documents among the dead letters. In the thread that has them; raises StoreError."""
         time_ms = now_ms()
-        letters = [dead_letter(raw, stage=stage, reason=reason, time_ms=time_ms) for raw, stage, reason in dead]
-        await self._with_dead(self._dead.add, letters)
-        for stage in ("intake", "delivery", "spool"):
+        letters = [
+            dead_letter(document, kind=kind, stage=stage, reason=reason, time_ms=time_ms)
+            for document, kind, stage, reason in dead
+        ]
+        self._dead.add(letters)
+        for stage in STAGES:
             count = sum(letter.stage == stage for letter in letters)
             if count:
-                name = f"buried_{stage}"
-                setattr(self.counters, name, getattr(self.counters, name) + count)
+                self.counters.buried[stage] += count
                 self._log.warning("dead letters", stage=stage, count=count, see="ledger-agent dead list")
 
     async def _with_dead(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -222,33 +279,36 @@ class Agent:
             await asyncio.sleep(RETRY_LOOK_S)
             try:
                 await self._with_dead(self._dead.refresh)
-                for id_, document in await self._with_dead(self._dead.retries):
-                    await self._retry(id_, document)
+                for retry in await self._with_dead(self._dead.retries):
+                    await self._retry(retry)
             except LedgerError as error:
                 self._log.error("dead letters cannot be sent again now", error=error.sentence())
 
-    async def _retry(self, id_: str, document: bytes) -> None:
-        fault = fault_of(self.adapters.by_name["kamailio"], document)
-        letter = dead_letter(document, stage="intake", reason=fault.sentence() if fault else "", time_ms=now_ms())
-        if fault is None:
-            await self._writer.append([(int(Kind.KAMAILIO), document)])
+    async def _retry(self, retry: Retry) -> None:
+        adapter = self.adapters.by_kind.get(retry.kind)
+        fault = fault_of(adapter, retry.document) if adapter is not None else None
+        reason = fault.sentence() if fault is not None else f"no adapter for kind {retry.kind}"
+        letter = dead_letter(retry.document, kind=retry.kind, stage="intake", reason=reason, time_ms=now_ms())
+        is_good = adapter is not None and fault is None
+        if is_good:
+            await self._writer.append([(retry.kind, retry.document)])
             self.counters.retried += 1
         else:
             await self._with_dead(self._dead.add, [letter])
-        if fault is None or letter.id != id_:
+        if is_good or letter.id != retry.id:
             # A crash before this sends it once more; the other way round it could be lost.
-            await self._with_dead(self._dead.add, [Letter("retried", id_, now_ms())])
+            await self._with_dead(self._dead.add, [Letter("retried", retry.id, now_ms())])
 
-    # -- delivery ----------------------------------------------------------------------------------------------------
+    # -- nodes -------------------------------------------------------------------------------------------------------
 
-    async def _send(self, url: str, body: bytes) -> Answer:
-        """Post to a node; status 0 where there is no answer."""
+    async def _ask(self, method: str, url: str, body: bytes | None) -> Answer:
+        """Ask a node; status 0 where there is no answer."""
         assert self._session is not None
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/msgpack"} if body is not None else {}
         try:
             # A redirect would take the token to somebody else.
-            async with self._session.post(
-                url, data=io.BytesIO(body), headers=headers, allow_redirects=False
+            async with self._session.request(
+                method, url, data=body, headers=headers, allow_redirects=False
             ) as response:
                 parts = bytearray()
                 async for chunk in response.content.iter_any():
@@ -269,14 +329,48 @@ class Agent:
         return False
 
     @property
-    def backlog(self) -> int:
-        """Return how many records no node has yet."""
-        return self._spool.backlog
+    def _unbuilt(self) -> int:
+        return int(self._spool.end.sequence - self._builder.position.sequence)
 
     @property
-    def delivered(self) -> int:
-        """Return how many records nodes have taken since the start."""
-        return self._forwarder.delivered
+    def backlog(self) -> int:
+        """Return how many documents and records are not final yet."""
+        return self._unbuilt + self._waiting.count + self._outbox.records
+
+    @property
+    def waiting(self) -> int:
+        """Return how many documents wait for others of their call."""
+        return self._waiting.count
+
+    @property
+    def built(self) -> int:
+        """Return how many records were signed since the start."""
+        return self._builder.counters.built
+
+    @property
+    def known(self) -> int:
+        """Return how many documents came again whose records were there, since the start."""
+        return self._builder.counters.known
+
+    @property
+    def stored(self) -> int:
+        """Return how many records a node has taken since the start."""
+        return self._delivery.counters.stored
+
+    @property
+    def final(self) -> int:
+        """Return how many records became final since the start, void ones included."""
+        return self._delivery.counters.final
+
+    @property
+    def void(self) -> int:
+        """Return how many of the final records do not count: the ledger had them already."""
+        return self._delivery.counters.void
+
+    @property
+    def resigned(self) -> int:
+        """Return how many records were signed once more since the start."""
+        return self._delivery.counters.resigned
 
     @property
     def dead(self) -> int:
@@ -285,9 +379,9 @@ class Agent:
 
     @property
     def oldest_age_ms(self) -> int:
-        """Return how long ago the oldest record was taken in that no node has; 0 where there is none."""
-        oldest_ms = self._forwarder.oldest_ms
-        return max(now_ms() - oldest_ms, 0) if oldest_ms is not None else 0
+        """Return how long ago the oldest document came in that is not final; 0 where there is none."""
+        times = [time_ms for time_ms in (self._delivery.oldest_ms, self._builder.oldest_ms) if time_ms is not None]
+        return max(now_ms() - min(times), 0) if times else 0
 
     @property
     def failing(self) -> dict[str, int]:
@@ -298,3 +392,8 @@ class Agent:
 def now_ms() -> int:
     """Return UTC milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def steady_ms() -> int:
+    """Return milliseconds of a clock that only goes forward."""
+    return time.monotonic_ns() // 1_000_000

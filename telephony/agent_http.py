@@ -100,7 +100,7 @@ def make_app(agent: Agent, tokens: Sequence[KnownToken]) -> web.Application:
     async def post_kamailio(request: web.Request) -> web.Response:
         authorize(request, known)
         body = await read_body(request)
-        faults, is_array = await agent.take(agent.adapters.by_name["kamailio"], body)
+        faults, is_array = await agent.intake.take(agent.adapters.by_name["kamailio"], body)
         return answer_to(faults, is_array=is_array)
 
     async def get_health(_: web.Request) -> web.Response:
@@ -140,20 +140,25 @@ class Metrics:
         """Return the figures of this moment."""
         agent, counters = self._agent, self._agent.counters
         counts = (
-            ("spooled", "Records taken in, on disk", counters.spooled),
-            ("delivered", "Records that a node has taken", agent.delivered),
-            ("refused", "Records answered 503 or 507: the sender has them", counters.refused),
+            ("spooled", "Records taken in, on disk", agent.intake.counters.spooled),
+            ("built", "Records signed", agent.built),
+            ("known", "Documents that came again: their records were there", agent.known),
+            ("stored", "Records that a node has taken", agent.stored),
+            ("final", "Records that became final, void ones included", agent.final),
+            ("void", "Final records that do not count: the ledger had them already", agent.void),
+            ("resigned", "Records signed once more", agent.resigned),
+            ("refused", "Records answered 503 or 507: the sender has them", agent.intake.counters.refused),
             ("retried", "Dead letters put back into the spool", counters.retried),
         )
         for name, text, count in counts:
             yield CounterMetricFamily(f"ledger_agent_{name}_records", text, value=count)
         dead = CounterMetricFamily("ledger_agent_dead_records", "Records that became dead letters", labels=["stage"])
-        dead.add_metric(["intake"], counters.buried_intake)
-        dead.add_metric(["delivery"], counters.buried_delivery)
-        dead.add_metric(["spool"], counters.buried_spool)
+        for stage, count in counters.buried.items():
+            dead.add_metric([stage], count)
         yield dead
         gauges = (
-            ("backlog_records", "Records that no node has taken yet", agent.backlog),
+            ("backlog_records", "Documents and records that are not final", agent.backlog),
+            ("waiting_documents", "Of these, documents that wait for others of their call", agent.waiting),
             ("oldest_age_seconds", "Age of the oldest of them", agent.oldest_age_ms / 1000),
             ("dead_letters", "Dead letters that wait for a person", agent.dead),
             ("has_room", "1 while the disk has room for more", int(agent.has_room)),

@@ -23,12 +23,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from ledger.errors import ConfigError
 from ledger.segments import from_os, sync_directory, write_all
+from telephony.adapters.base import Kind
 
 ID_BYTES: Final = 8
 """Enough to tell a million letters apart: one chance in 36 million that any two share an id."""
@@ -42,13 +43,16 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     time_ms: int
     """When it happened, UTC."""
     stage: str = ""
-    """Of dead: ``intake`` (refused by this agent), ``delivery`` (refused by a node), ``spool`` (damaged on disk)."""
+    """Of dead: ``intake`` or ``building`` (refused by this agent: at the door, or when the record was to be made),
+    ``delivery`` (refused by a node), ``spool`` (damaged on disk)."""
     reason: str = ""
     """Of dead: which field, what was expected, what was found."""
     document: str | None = None
     """The record as it came."""
     document_base64: str | None = None
     """The same where it is no UTF-8 text."""
+    kind: int = 1
+    """Of dead: which adapter reads it, see ``telephony.adapters.base.Kind``; 0 where that is lost."""
 
     @property
     def data(self) -> bytes:
@@ -67,19 +71,28 @@ class _Place:
     retry: Letter | None = None
 
 
+class Retry(NamedTuple):
+    """A letter that somebody wants sent again."""
+
+    id: str
+    kind: int
+    document: bytes
+    """In the words it is to have."""
+
+
 def letter_id(data: bytes) -> str:
     """Return the id of the letter that holds ``data``."""
     return sha256(data).digest()[:ID_BYTES].hex()
 
 
-def dead_letter(data: bytes, *, stage: str, reason: str, time_ms: int) -> Letter:
+def dead_letter(data: bytes, *, stage: str, reason: str, time_ms: int, kind: int) -> Letter:
     """Return the letter for a record that cannot go on."""
     try:
         text, encoded = data.decode("utf-8"), None
     except UnicodeDecodeError:
         text, encoded = None, base64.b64encode(data).decode("ascii")
     # Of records that are missing there is nothing but the reason.
-    return Letter("dead", letter_id(data or reason.encode()), time_ms, stage, reason, text, encoded)
+    return Letter("dead", letter_id(data or reason.encode()), time_ms, stage, reason, text, encoded, kind)
 
 
 class DeadLetters:
@@ -146,10 +159,15 @@ class DeadLetters:
         """Tell whether somebody asked for an open letter to be sent again."""
         return id_ in self._places and not self._is_waiting(id_)
 
-    def retries(self) -> list[tuple[str, bytes]]:
-        """Return the letters to be sent again: each id with the record in the words it is to have."""
-        wanted = [(id_, place.retry) for id_, place in self._places.items() if place.retry is not None]
-        return [(id_, retry.data if retry.document is not None else self.get(id_).data) for id_, retry in wanted]
+    def retries(self) -> list[Retry]:
+        """Return the letters to be sent again."""
+        found = []
+        for id_, place in self._places.items():
+            if place.retry is not None:
+                letter = self.get(id_)
+                mended = place.retry if place.retry.document is not None else letter
+                found.append(Retry(id_, letter.kind, mended.data))
+        return found
 
     def refresh(self) -> None:
         """Read what others have appended. Raises StoreError."""
@@ -260,9 +278,22 @@ def _append_whole(fd: int, data: bytes) -> None:
         raise
 
 
+def kind_name(kind: int) -> str:
+    """Return what a kind of document is called, ``kamailio``; a number where there is no name."""
+    with contextlib.suppress(ValueError):
+        return Kind(kind).name.lower().replace("_", "-")
+    return str(kind)
+
+
 def as_json(letter: Letter) -> dict[str, Any]:
     """Return a letter as a person is shown it, its record decoded where it is JSON."""
-    shown: dict[str, Any] = {"id": letter.id, "time_ms": letter.time_ms, "stage": letter.stage, "reason": letter.reason}
+    shown: dict[str, Any] = {
+        "id": letter.id,
+        "time_ms": letter.time_ms,
+        "stage": letter.stage,
+        "reason": letter.reason,
+        "kind": kind_name(letter.kind),
+    }
     try:
         shown["document"] = msgspec.json.decode(letter.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -2,6 +2,9 @@
 
 Quantities are integers with the unit last in the name; times are UTC milliseconds since 1970. None means that the
 platform did not say. Personal data is still in it: it must not leave the carrier.
+
+Nobody changes one that was made. They are not frozen all the same: a frozen dataclass takes four times as long to make,
+which was a fifth of the time that a backlog took.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 from ledger.cdr import Band, Leg, Levels, MosKind, Observer, QualityMethod, ReleasedBy, Service
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceReading:
     """One moment, or the mean, of the quality that a platform measured."""
 
@@ -28,7 +31,7 @@ class SourceReading:
     """When, after the media session began; None in a mean."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceQuality:
     """What one observer heard during the call."""
 
@@ -52,7 +55,7 @@ class SourceQuality:
     loss_events: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceCall:
     """One call as a SIP platform recorded it."""
 
@@ -110,7 +113,7 @@ class PartRole(IntEnum):
     QUALITY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourcePart:
     """A document that is not a whole call: it waits for the others of its call."""
 

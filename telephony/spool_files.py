@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import secrets
 import zlib
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,6 +15,7 @@ import msgspec
 from ledger.errors import StoreDamaged, StoreLocked, StoreVersion
 from ledger.segments import sync_directory, write_all
 
+ID_BYTES: Final = 16
 FORMAT_LINE: Final = "ledger-agent spool 1\n"
 
 
@@ -111,3 +114,21 @@ def replace(path: Path, data: bytes) -> None:
 
 def _check(position: Position) -> int:
     return zlib.crc32(b"%d %d %d" % position)
+
+
+def spool_id(directory: Path) -> bytes:
+    """Return the 16 bytes that tell this spool from every other, drawn where there are none. Raises OSError."""
+    path = directory / "id"
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        found = bytes.fromhex(path.read_text("ascii"))
+        if len(found) == ID_BYTES:
+            return found
+    made = secrets.token_bytes(ID_BYTES)
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="ascii") as file:
+        file.write(made.hex())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(directory)
+    return made

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.codec import decode, encode
 from ledger.commitment import PrivatePart
@@ -124,6 +125,7 @@ class Vault:
         self._secret = secret
         self._content_key = derive_key(secret, "content")
         self._subject_key = derive_key(secret, "subject")
+        self._sealing = AESGCM(derive_key(secret, "sealed"))
         self._files: OrderedDict[str, KeyFile] = OrderedDict()
         self._lock = threading.Lock()
         try:
@@ -155,6 +157,19 @@ class Vault:
         An entry takes the place of an older one with its record key: whether it may is for the caller to decide.
         Raises StoreFull where there is no room; the vault goes on working.
         """
+        with self.transaction(entries, places):
+            pass
+
+    @contextmanager
+    def transaction(
+        self, entries: Sequence[VaultEntry] = (), places: Sequence[Place] = (), gone: Sequence[bytes] = ()
+    ) -> Iterator[sqlite3.Connection]:
+        """Do what ``store`` does, and whatever is executed on the connection inside, in one commit.
+
+        For tables that others keep beside the records. ``gone`` are keys of records that no ledger will ever have:
+        all that is known of them is deleted. All of it is durable behind the block, or, where the block or the
+        commit raises, nothing. Raises as ``store`` does.
+        """
         with self._lock, self._translated():
             rows = self._encrypt(entries)
             self._db.execute("BEGIN IMMEDIATE")
@@ -164,11 +179,34 @@ class Vault:
                     "UPDATE record SET tx_id = ?, tx_index = ? WHERE record_key = ?",
                     [(place.tx_id, place.index, place.record_key) for place in places],
                 )
+                self._db.executemany("DELETE FROM record WHERE record_key = ?", [(key,) for key in gone])
+                yield self._db
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection for statements that only read, of tables that others keep beside the records."""
+        with self._lock, self._translated():
+            yield self._db
+
+    def seal(self, data: bytes, bound: bytes) -> bytes:
+        """Return ``data`` encrypted under the member's secret, to be opened again with the same ``bound`` only.
+
+        For what stays a short time; private parts have keys that can be forgotten.
+        """
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        return nonce + self._sealing.encrypt(nonce, data, bound)
+
+    def unseal(self, sealed: bytes, bound: bytes) -> bytes:
+        """Return what ``seal`` was given. Raises StoreDamaged for other bytes."""
+        try:
+            return self._sealing.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound)
+        except (InvalidTag, ValueError):
+            raise self._damaged("a sealed document") from None
 
     def put_many(self, entries: Sequence[VaultEntry]) -> None:
         """Keep ``entries``, as ``store`` does."""

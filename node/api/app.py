@@ -25,6 +25,7 @@ ROUTES: Final = (
     web.get("/v1/head", read.get_head),
     web.get("/v1/blocks/{block}", read.get_block),
     web.get("/v1/transactions/{tx_id}", read.get_transaction),
+    web.get("/v1/promises", read.get_promises),
     web.get("/v1/records/{tx_id}/{index}", read.get_record),
     web.get("/v1/records/{tx_id}/{index}/receipt", read.get_receipt),
     web.get("/v1/producers", govern.get_producers),

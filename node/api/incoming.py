@@ -12,23 +12,19 @@ import msgspec
 from ledger.cdr import CallRecord, record_key_of
 from ledger.codec import encode
 from ledger.commitment import PRIVATE_FIELDS, PrivatePart, make_private_part, party_commitment
-from ledger.errors import EncodingError, FieldError, UnusableTransaction
+from ledger.errors import EncodingError, FieldError
 from ledger.readable import from_readable
 from ledger.transaction import ITEMS_MAX
-from ledger.validation import AHEAD_SLOTS
 from node.api.backend import Backend
 from node.api.ingest import Incoming
 from node.api.problems import TooEarly
 from telephony.adapters import kamailio
 from telephony.adapters.base import is_utf8
+from telephony.admission import NotYet, check_admissible
 from telephony.builder import Profile, build_record, fresh_salts
 
 RECORDS_MAX: Final = ITEMS_MAX
 """Records of one request."""
-WINDOW_MARGIN_MS: Final = 600_000
-"""Records this near the end of the chain's window are refused, or a tenth of it where it is short."""
-EARLY_MS_MAX: Final = 300_000
-"""A clock further ahead than this is a fault to be mended, not to be waited for."""
 
 
 class ContentHash(Protocol):
@@ -158,30 +154,12 @@ def _checked(
     now_ms: int,
 ) -> Incoming:
     """Return the record, having held it against the rules and the window, as every node will."""
-    violation = node.rules.check_record(record)
-    if violation is not None:
-        raise violation.to_error(where="record")
-    parameters = node.genesis.parameters
-    window_ms = parameters.record_window_ms
-    # A record must still be inside when its block is sealed: one outside takes its whole transaction with it.
-    oldest_ms = now_ms - window_ms + min(WINDOW_MARGIN_MS, window_ms // 10)
-    if record.end_ms < oldest_ms:
-        raise UnusableTransaction(
-            "the call ended before the chain's record window",
-            where="record.end_ms",
-            expected=f">= {oldest_ms}",
-            actual=record.end_ms,
-        )
-    newest_ms = now_ms + AHEAD_SLOTS * parameters.slot_ms
-    if record.end_ms > newest_ms:
+    try:
+        check_admissible(record, rules=node.rules, parameters=node.genesis.parameters, now_ms=now_ms)
+    except NotYet as error:
         # A clock that is a little ahead must not cost a record: it is to be sent again when its time has come.
-        kind = TooEarly if record.end_ms <= newest_ms + EARLY_MS_MAX else UnusableTransaction
-        raise kind(
-            "the call ends in the future",
-            where="record.end_ms",
-            expected=f"<= {newest_ms}",
-            actual=record.end_ms,
-            hint="Compare the clocks of the platform and of this node",
-        )
+        raise TooEarly(
+            error.what, where=error.where, expected=error.expected, actual=error.actual, hint=error.hint
+        ) from None
     assert node.member_id is not None
     return Incoming(record, item, record_key_of(node.member_id, record), content, private, warnings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+from typing import Final
 
 from aiohttp import web
 
@@ -17,6 +18,9 @@ from node.api import views
 from node.api.incoming import private_to_json
 from node.api.parts import CONTEXT
 from node.api.problems import NotFound, json_response
+
+PROMISES_MAX: Final = 64
+"""Transactions asked about at once: an address of 4 KiB."""
 
 
 async def get_head(request: web.Request) -> web.Response:
@@ -38,6 +42,16 @@ async def get_transaction(request: web.Request) -> web.Response:
     if "application/msgpack" in request.headers.get("Accept", ""):
         return web.Response(body=raw, content_type="application/msgpack")
     return json_response(views.transaction_view(node, tx_id, transaction))
+
+
+async def get_promises(request: web.Request) -> web.Response:
+    """Return how far up to 64 transactions have come; with none, what time it is here and how far the chain."""
+    context = request.app[CONTEXT]
+    ids = [part for part in request.query.get("tx_ids", "").split(",") if part]
+    if len(ids) > PROMISES_MAX:
+        raise EncodingError("too many", where="tx_ids", expected=f"at most {PROMISES_MAX}", actual=len(ids))
+    tx_ids = [views.bytes_of(text, 32, "tx_ids") for text in ids]
+    return json_response(views.promises_view(context.node, tx_ids, context.parts.now_ms()))
 
 
 async def get_record(request: web.Request) -> web.Response:

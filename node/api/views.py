@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -129,6 +130,26 @@ def promise_view(node: Backend, tx_id: bytes, index: int | None = None) -> dict[
     if index is not None and is_void(_void_bitmap(node, tx_id, block_id), index):
         state = "void"
     return {"state": state, "height": promise.height, "block_id": block_id.hex() if block_id else None}
+
+
+def promises_view(node: Backend, tx_ids: Sequence[bytes], now_ms: int) -> dict[str, Any]:
+    """Return what the node promises of several transactions, in order, and how far its chain has come."""
+    promises = []
+    bitmaps: dict[bytes, dict[bytes, bytes]] = {}
+    for tx_id in tx_ids:
+        promise = node.promise_of(tx_id)
+        height = promise.height if promise else None
+        block_id = node.engine.block_id_at(height) if height is not None else None
+        void: list[int] = []
+        if block_id is not None:
+            if block_id not in bitmaps:
+                # Those of one submitter are often in one block.
+                block = node.engine.block(block_id)
+                bitmaps[block_id] = {item.tx_id: item.void_bitmap for item in (block.body if block else ())}
+            void = bitmap_indexes(bitmaps[block_id].get(tx_id, b""))
+        state = promise.state if promise else "unknown"
+        promises.append({"tx_id": tx_id.hex(), "state": state, "height": height, "void": void})
+    return {**head_view(node), "now_ms": now_ms, "promises": promises}
 
 
 def _void_bitmap(node: Backend, tx_id: bytes, block_id: bytes | None) -> bytes:

@@ -43,9 +43,17 @@ def run(
     listen: Annotated[Text, typer.Option(help="HOST:PORT for the proxies. [default: 127.0.0.1:8090]")] = None,
     spool: Annotated[Text, typer.Option(help="The agent's own directory. [default: ledger-agent-spool]")] = None,
     to: Annotated[Text, typer.Option(help="http://HOST:PORT of nodes, separated by commas.")] = None,
+    genesis: Annotated[Text, typer.Option(help="The chain's genesis file.")] = None,
+    member: Annotated[Text, typer.Option(help="Whose submit key it is, where genesis does not know it.")] = None,
+    submit_key: Annotated[Text, typer.Option(help="PEM file of the key that signs records.")] = None,
+    member_secret: Annotated[Text, typer.Option(help="File with the member's secret.")] = None,
+    vault: Annotated[Text, typer.Option(help="Directory of the private parts. [default: in the spool]")] = None,
+    leg: Annotated[Text, typer.Option(help="originating | terminating | transit [default: originating]")] = None,
+    service: Annotated[Text, typer.Option(help="What the calls are. [default: voice]")] = None,
     token_file: Annotated[Text, typer.Option(help="File with the token that the nodes gave out.")] = None,
     ingest_tokens: Annotated[Text, typer.Option(help="JSON file of the tokens that proxies bring.")] = None,
     reserve_mib: Annotated[Text, typer.Option(help="MiB left free on the disk. [default: 64]")] = None,
+    join_keep_s: Annotated[Text, typer.Option(help="Parts of no whole call are kept so long. [default: 86400]")] = None,
     log_level: Annotated[Text, typer.Option(help="debug | info | warning | error [default: info]")] = None,
     log_format: Annotated[Text, typer.Option(help="auto | text | json [default: auto]")] = None,
 ) -> None:
@@ -110,8 +118,8 @@ def retry(
     """Send dead letters again. A running agent does it within seconds, another at its start."""
     from node.cli.output import print_line, read_file
     from telephony.adapters.registry import Adapters
-    from telephony.agent import fault_of
     from telephony.dead_letters import Letter
+    from telephony.intake import fault_of
 
     letters = _dead_letters(spool)
     chosen = _choose(letters, ids, is_all=is_all)
@@ -120,7 +128,8 @@ def retry(
         if len(chosen) != 1:
             raise ConfigError("one record mends one dead letter", where="--with", expected="one id", actual=len(chosen))
         data = read_file(document, bytes_max=DOCUMENT_BYTES_MAX).strip()
-        fault = fault_of(Adapters().by_name["kamailio"], data)
+        adapter = Adapters().by_kind.get(letters.get(chosen[0]).kind)
+        fault = fault_of(adapter, data) if adapter is not None else None
         if fault is not None:
             raise fault
         mended = data.decode()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +24,14 @@ import pytest
 from aiohttp import web
 
 from ledger.errors import ConfigError, StoreLocked
+from ledger.genesis import genesis_to_json
 from node.agent import AgentConfig, running_agent
 from node.clock import now_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
 from node.runtime import running_node
-from telephony import forwarder
+from telephony import targets
+from tests.telephony.agent_kit import GENESIS, KEY, NODES, SECRET, World, record_key
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "lt_proxy"
@@ -39,18 +42,21 @@ Json = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("telephony.agent.STOP_S", 0.3)
     monkeypatch.setattr("node.agent.STOP_S", 0.3)
-    monkeypatch.setattr(forwarder, "BACKOFF_MS_MIN", 4)
-    monkeypatch.setattr(forwarder, "BACKOFF_MS_MAX", 30)
+    monkeypatch.setattr("telephony.delivery.ASK_MS_MIN", 10)
+    monkeypatch.setattr("telephony.delivery.IDLE_S", 0.02)
+    monkeypatch.setattr("telephony.agent.PACK_S", 0.01)
+    monkeypatch.setattr(targets, "BACKOFF_MS_MIN", 4)
+    monkeypatch.setattr(targets, "BACKOFF_MS_MAX", 30)
 
 
 def cdr(number: int, **fields: str) -> Json:
+    end_s = now_ms() // 1000
     return {
         "call_id": f"call-{number}",
         "from_tag": "a",
-        "start_time": "1695231128.494",
-        "end_time": "1695231134.521",
+        "start_time": f"{end_s - 20}.494",
+        "end_time": f"{end_s - 10}.521",
         "sip_code": "200",
         "from": "sip:+442071838750@example.net",
         **fields,
@@ -58,17 +64,30 @@ def cdr(number: int, **fields: str) -> Json:
 
 
 class FakeNode:
-    """A node's ingest endpoint: keeps what it takes, and fails as told, one way for each request."""
+    """A node in front of a ledger in memory: what it takes is final when it is asked; it fails as told, by request."""
 
-    def __init__(self, fate: Callable[[Json], int] = lambda _: 201) -> None:
-        self.taken: list[str] = []
+    def __init__(self, world: World, name: str = NODES[0]) -> None:
+        self.world = world
         self.requests = 0
         self.ways: list[str] = []
         self.token = NODE_TOKEN
-        self._fate = fate
+        self._name = name
+
+    @property
+    def taken(self) -> set[bytes]:
+        """Return the keys of the records that count, having made sure that each does once."""
+        assert set(self.world.counted.values()) <= {1}
+        return set(self.world.counted)
+
+    async def promises(self, request: web.Request) -> web.StreamResponse:
+        self.world.ledger_ms = now_ms()
+        self.world.seal()
+        answer = await self.world.ask("GET", self._name + str(request.rel_url), None)
+        return web.Response(status=answer.status, body=answer.body)
 
     async def post(self, request: web.Request) -> web.StreamResponse:
-        documents = await request.json()
+        body = await request.read()
+        self.world.ledger_ms = now_ms()
         self.requests += 1
         way = self.ways.pop(0) if self.ways else "well"
         if request.headers.get("Authorization") != f"Bearer {self.token}":
@@ -80,21 +99,19 @@ class FakeNode:
         if way.isdigit():
             return web.Response(status=int(way), text="<html>not a problem document</html>")
         if way == "garbage":
-            return web.json_response({"results": [{"status": 200}]}, status=200)
-        statuses = [503 if way == "half" and index % 2 else self._fate(one) for index, one in enumerate(documents)]
-        kept = [one["call_id"] for one, status in zip(documents, statuses, strict=True) if status < 300]
-        self.taken += kept
+            return web.json_response({"results": [{"status": 200}] * 50}, status=200)
+        answer = await self.world.ask("POST", self._name + "/v1/transactions", body)
         if way == "lost answer":
             assert request.transport is not None
             request.transport.abort()
-        results = [{"status": status, "problem": {"detail": f"because of {status}"}} for status in statuses]
-        return web.json_response({"results": results}, status=201 if max(statuses) < 300 else 422)
+        return web.Response(status=answer.status, body=answer.body)
 
 
 @asynccontextmanager
 async def serving(node: FakeNode, port: int = 0) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/v1/ingest/kamailio", node.post)
+    app = web.Application(client_max_size=32 * 1024 * 1024)
+    app.router.add_post("/v1/transactions", node.post)
+    app.router.add_get("/v1/promises", node.promises)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
@@ -111,10 +128,16 @@ def configure(tmp_path: Path, *nodes: str, **more: Any) -> AgentConfig:
     ]
     (tmp_path / "tokens.json").write_text(json.dumps(tokens))
     (tmp_path / "token").write_text(NODE_TOKEN + "\n")
+    (tmp_path / "genesis.json").write_bytes(genesis_to_json(GENESIS))
+    (tmp_path / "submit.pem").write_bytes(KEY.to_pem())
+    (tmp_path / "secret").write_text(SECRET.hex())
     return AgentConfig(
         listen=Address("127.0.0.1", 0),
         spool=tmp_path / "spool",
         to=nodes or ("http://127.0.0.1:9",),
+        genesis=tmp_path / "genesis.json",
+        submit_key=tmp_path / "submit.pem",
+        member_secret=tmp_path / "secret",
         token_file=tmp_path / "token",
         ingest_tokens=tmp_path / "tokens.json",
         **{"reserve_mib": 0, **more},
@@ -161,26 +184,19 @@ def dead_letters(config: AgentConfig) -> list[Json]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("under_way", [1, forwarder.BATCHES_UNDER_WAY_MAX])
-async def test_what_a_proxy_hands_in_reaches_the_node(
-    under_way: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(forwarder, "BATCHES_UNDER_WAY_MAX", under_way)
-    node = FakeNode()
+async def test_what_a_proxy_hands_in_becomes_final(tmp_path: Path) -> None:
+    node = FakeNode(World(tmp_path))
     async with serving(node) as url, agent_on(configure(tmp_path, url)) as (agent, proxy):
         assert await proxy.post(cdr(0)) == (202, {"status": 202, "outcome": "spooled"})
         status, answer = await proxy.post([cdr(number) for number in range(1, 450)])
         assert (status, Counter(result["outcome"] for result in answer["results"])) == (202, {"spooled": 449})
         await until(lambda: agent.backlog == 0)
-        # Batches under way together may overtake each other: only one at a time do they arrive as they were handed in.
-        taken = node.taken if under_way == 1 else sorted(node.taken, key=lambda name: int(name.removeprefix("call-")))
-        assert taken == [f"call-{number}" for number in range(450)]
-        assert agent.delivered == 450
-        assert node.requests >= 3
+        assert node.taken == {record_key(f"call-{number}") for number in range(450)}
+        assert (agent.built, agent.stored, agent.final, agent.void) == (450, 450, 450, 0)
 
 
 async def test_a_bad_cdr_is_named_and_kept_and_the_others_go_on(tmp_path: Path) -> None:
-    node = FakeNode()
+    node = FakeNode(World(tmp_path))
     bad = cdr(2, end_time="yesterday")
     async with serving(node) as url, agent_on(config := configure(tmp_path, url)) as (agent, proxy):
         status, problem = await proxy.post(bad)
@@ -189,7 +205,7 @@ async def test_a_bad_cdr_is_named_and_kept_and_the_others_go_on(tmp_path: Path) 
         assert (status, problem["type"]) == (422, "urn:ledgerd:problem:not-all-kept")
         assert [result["status"] for result in problem["results"]] == [202, 400, 202]
         await until(lambda: agent.backlog == 0)
-        assert node.taken == ["call-1", "call-3"]
+        assert node.taken == {record_key("call-1"), record_key("call-3")}
         assert agent.dead == 1
     (letter,) = dead_letters(config)
     assert (json.loads(letter["document"]), letter["stage"]) == (bad, "intake")
@@ -237,11 +253,10 @@ async def test_a_full_disk_is_said_before_it_is_too_late(tmp_path: Path) -> None
 
 async def test_a_node_that_fails_in_all_ways_gets_everything_in_the_end(tmp_path: Path) -> None:
     """Each way for each of the first requests; then it is well. Nothing is lost, nothing good is a dead letter."""
-    node = FakeNode()
+    node = FakeNode(World(tmp_path))
     node.ways = [
         "cut",
         "500",
-        "half",
         "503",
         "garbage",
         "lost answer",
@@ -249,7 +264,6 @@ async def test_a_node_that_fails_in_all_ways_gets_everything_in_the_end(tmp_path
         "429",
         "404",
         "302",
-        "half",
         "413",
         "400",
     ]
@@ -257,36 +271,38 @@ async def test_a_node_that_fails_in_all_ways_gets_everything_in_the_end(tmp_path
         for start in range(0, 1000, 100):
             assert (await proxy.post([cdr(number) for number in range(start, start + 100)]))[0] == 202
         await until(lambda: agent.backlog == 0)
-        assert set(node.taken) == {f"call-{number}" for number in range(1000)}
-        assert (agent.delivered, agent.dead, node.ways) == (1000, 0, [])
+        assert node.taken == {record_key(f"call-{number}") for number in range(1000)}
+        assert (agent.final, agent.void, agent.dead, node.ways) == (1000, 0, 0, [])
 
 
 async def test_what_no_node_will_ever_take_becomes_a_dead_letter_with_its_reason(tmp_path: Path) -> None:
-    fates = {"call-3": 409, "call-5": 422, "call-7": 400}
-    node = FakeNode(lambda document: fates.get(document["call_id"], 201))
+    node = FakeNode(World(tmp_path, refuse=lambda record: record.sip_code == 603))
+    documents = [cdr(number, sip_code="603" if number in {3, 5, 7} else "486") for number in range(10)]
     async with serving(node) as url, agent_on(config := configure(tmp_path, url)) as (agent, proxy):
-        await proxy.post([cdr(number) for number in range(10)])
+        await proxy.post(documents)
         await until(lambda: agent.backlog == 0)
-        assert agent.delivered == 7
+        assert (agent.final, agent.dead) == (7, 3)
     found = {json.loads(letter["document"])["call_id"]: letter["reason"] for letter in dead_letters(config)}
-    assert found == {name: f"HTTP {status}: because of {status}" for name, status in fates.items()}
+    assert set(found) == {"call-3", "call-5", "call-7"}
+    assert all(reason.startswith("HTTP 422: items[") for reason in found.values())
 
 
 async def test_a_wrong_token_makes_no_dead_letters(tmp_path: Path) -> None:
     """A fault of the set-up: everything waits until somebody has mended it."""
-    node = FakeNode()
+    node = FakeNode(World(tmp_path))
     node.token = "another"
     async with serving(node) as url, agent_on(configure(tmp_path, url)) as (agent, proxy):
         await proxy.post([cdr(number) for number in range(10)])
         await until(lambda: node.requests >= 5)
-        assert (agent.backlog, agent.dead, node.taken) == (10, 0, [])
+        assert (agent.backlog, agent.dead, node.taken) == (10, 0, set())
         node.token = NODE_TOKEN
         await until(lambda: agent.backlog == 0)
         assert len(node.taken) == 10
 
 
 async def test_another_node_takes_over_and_a_dead_ledger_is_waited_for(tmp_path: Path) -> None:
-    first, second = FakeNode(), FakeNode()
+    world = World(tmp_path)
+    first, second = FakeNode(world), FakeNode(world, NODES[1])
     async with serving(second) as second_url:
         async with serving(first) as first_url:
             config = configure(tmp_path, first_url, second_url)
@@ -296,7 +312,7 @@ async def test_another_node_takes_over_and_a_dead_ledger_is_waited_for(tmp_path:
                 first.ways = ["500"] * 1000
                 await proxy.post(cdr(2))
                 await until(lambda: agent.backlog == 0)
-        assert (first.taken, second.taken) == (["call-1"], ["call-2"])
+        assert [len(held) for held in world.stored.values()] == [1, 1]
     # Neither node is there now; the agent takes in all the same, also over a restart.
     for number in (3, 4):
         async with agent_on(config) as (agent, proxy):
@@ -306,19 +322,18 @@ async def test_another_node_takes_over_and_a_dead_ledger_is_waited_for(tmp_path:
             assert json.loads(health)["nodes_failing"] == 2
     async with serving(second, port=int(second_url.rpartition(":")[2])), agent_on(config) as (agent, _):
         await until(lambda: agent.backlog == 0)
-    assert second.taken == ["call-2", "call-3", "call-4"]
+    assert second.taken == {record_key(f"call-{number}") for number in (1, 2, 3, 4)}
 
 
 async def test_metrics_and_health_tell_how_it_is(tmp_path: Path) -> None:
-    async with agent_on(configure(tmp_path)) as (agent, proxy):
+    async with agent_on(configure(tmp_path)) as (_, proxy):
         await proxy.post([cdr(1), cdr(2), {"bad": "x"}])
-        await until(lambda: agent.oldest_age_ms > 0)
         status, health = await proxy.get("/healthz")
         assert (status, json.loads(health)["backlog"], json.loads(health)["dead_letters"]) == (200, 2, 1)
         _, metrics = await proxy.get("/metrics")
         for line in (
             "ledger_agent_spooled_records_total 2.0",
-            "ledger_agent_delivered_records_total 0.0",
+            "ledger_agent_final_records_total 0.0",
             'ledger_agent_dead_records_total{stage="intake"} 1.0',
             "ledger_agent_backlog_records 2.0",
             "ledger_agent_dead_letters 1.0",
@@ -335,10 +350,10 @@ async def test_damage_in_the_spool_costs_one_record_and_is_a_dead_letter(tmp_pat
     (segment,) = config.spool.glob("*.seg")
     data = segment.read_bytes()
     segment.write_bytes(data.replace(b"call-2", b"cXll-2"))
-    node = FakeNode()
+    node = FakeNode(World(tmp_path))
     async with serving(node) as url, agent_on(configure(tmp_path, url)) as (agent, _):
         await until(lambda: agent.backlog == 0)
-        assert (node.taken, agent.dead) == (["call-0", "call-1", "call-3", "call-4"], 1)
+        assert (node.taken, agent.dead) == ({record_key(f"call-{number}") for number in (0, 1, 3, 4)}, 1)
     (letter,) = dead_letters(config)
     assert letter["stage"] == "spool"
     assert letter["reason"].startswith(str(segment))
@@ -355,6 +370,10 @@ async def test_refused_at_the_start(tmp_path: Path) -> None:
     for wrong in (
         replace(config, to=()),
         replace(config, ingest_tokens=None),
+        replace(config, genesis=None),
+        replace(config, submit_key=None),
+        replace(config, member_secret=None),
+        replace(config, member="another"),
         replace(config, token_file=tmp_path / "none"),
     ):
         with pytest.raises(ConfigError):
@@ -362,29 +381,33 @@ async def test_refused_at_the_start(tmp_path: Path) -> None:
 
 
 async def test_a_real_node_has_each_record_once_whatever_came_twice(tmp_path: Path) -> None:
-    """From a proxy through the agent to a final block; the cursor is lost on the way, so all of it goes twice."""
+    """From a proxy through the agent to final; the vault is lost on the way, so all of it is built twice."""
     made = make_development_chain(
         NodeConfig(dev=True, data=tmp_path / "node", api=Address("127.0.0.1", 0), listen=Address("127.0.0.1", 0)),
         now_ms(),
     )
     async with running_node(made.config) as running:
-        config = configure(tmp_path, f"http://{running.api}")
+        config = replace(
+            configure(tmp_path, f"http://{running.api}"),
+            genesis=made.config.genesis,
+            submit_key=made.config.submit_key,
+            member_secret=made.config.member_secret,
+        )
         (tmp_path / "token").write_text(made.token)
-        end_s = now_ms() // 1000
-        times = {"start_time": f"{end_s - 20}.494", "end_time": f"{end_s - 10}.521"}
+        documents = [*(cdr(number) for number in range(250)), cdr(999, start_time="1695231130.000", end_time="1695231134.521")]
         counters = running.node.driver.counters
         for is_first in (True, False):
             async with agent_on(config) as (agent, proxy):
-                if is_first:
-                    documents = [cdr(number, **times) for number in range(250)]
-                    assert (await proxy.post([*documents, cdr(999)]))[0] == 202
+                assert (await proxy.post(documents))[0] == 202
+                await until(lambda agent=agent, is_first=is_first: agent.final == (250 if is_first else 251))
                 await until(lambda agent=agent: agent.backlog == 0)
-                assert (agent.delivered, agent.dead) == (250, 1)
-            (config.spool / "cursor").unlink()
-        await until(lambda: counters.records_final == 250)
-        assert (counters.records_stored, counters.records_void) == (250, 0)
+                if not is_first:
+                    assert agent.void == 250
+            documents.append(cdr(1000))
+            shutil.rmtree(config.spool / "vault")
+        assert (counters.records_final, counters.records_void) == (501 - 250, 250)
     (letter,) = dead_letters(config)
-    assert (letter["stage"], letter["reason"].partition(":")[0]) == ("delivery", "HTTP 422")
+    assert (letter["stage"], letter["reason"].partition(":")[0]) == ("building", "record.end_ms")
 
 
 # -- the program -------------------------------------------------------------------------------------------------------
@@ -411,6 +434,9 @@ class AgentProcess:
             "--listen": str(config.listen),
             "--spool": str(config.spool),
             "--to": ",".join(config.to),
+            "--genesis": str(config.genesis),
+            "--submit-key": str(config.submit_key),
+            "--member-secret": str(config.member_secret),
             "--token-file": str(config.token_file),
             "--ingest-tokens": str(config.ingest_tokens),
             "--reserve-mib": "0",
@@ -440,9 +466,9 @@ class AgentProcess:
 async def test_killed_under_load_it_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     """Six kills while proxies post and the node fails now and then: each CDR answered 2xx reaches the node."""
     chance = random.Random(9)
-    node = FakeNode()
-    node.ways = chance.choices(["well", "503", "cut", "lost answer", "half"], [6, 1, 1, 1, 1], k=400)
-    acknowledged: set[str] = set()
+    node = FakeNode(World(tmp_path))
+    node.ways = chance.choices(["well", "503", "cut", "lost answer"], [6, 1, 1, 1], k=400)
+    acknowledged: set[bytes] = set()
     async with serving(node) as node_url, aiohttp.ClientSession() as session:
         config = configure(tmp_path, node_url)
         number = 0
@@ -460,10 +486,10 @@ async def test_killed_under_load_it_loses_nothing_that_it_acknowledged(tmp_path:
                     except aiohttp.ClientError:
                         return count
                     assert status == 202
-                    acknowledged.update(document["call_id"] for document in batch)
+                    acknowledged.update(record_key(document["call_id"]) for document in batch)
 
             if round_ == 6:
-                await until(lambda: acknowledged <= set(node.taken))
+                await until(lambda: acknowledged <= node.taken)
                 assert await agent.end(signal.SIGTERM) == 0
                 break
             loads = [asyncio.create_task(load(step=step)) for step in range(3)]
@@ -472,30 +498,31 @@ async def test_killed_under_load_it_loses_nothing_that_it_acknowledged(tmp_path:
             assert await agent.end(signal.SIGKILL) == -signal.SIGKILL
             number = (await asyncio.gather(*loads))[0] + 1000
     assert len(acknowledged) > 600
-    assert acknowledged <= set(node.taken)
+    assert acknowledged <= node.taken
 
 
 async def test_dead_letters_are_listed_shown_mended_and_dropped(tmp_path: Path) -> None:
-    node = FakeNode(lambda document: 422 if document["call_id"] == "call-9" else 201)
+    node = FakeNode(World(tmp_path, refuse=lambda record: record.sip_code == 603))
     async with serving(node) as url:
         config = configure(tmp_path, url)
         spool = ("--spool", str(config.spool))
         agent = AgentProcess(config)
         async with aiohttp.ClientSession() as session:
             proxy = Proxy(session, await agent.url())
-            await proxy.post([cdr(1, end_time="x"), cdr(9), cdr(2, sip_code="no")])
+            bad = cdr(1, end_time="x")
+            await proxy.post([bad, cdr(9, sip_code="603"), cdr(2, sip_code="no")])
             await until(lambda: len(dead_letters(config)) == 3)
         listed = await asyncio.to_thread(command, "dead", "list", *spool)
         rows = {line.split()[2] + " " + line.split()[3]: line.split()[0] for line in listed.stdout.splitlines()}
-        assert set(rows) == {"intake end_time:", "intake sip_code:", "delivery HTTP"}
+        assert set(rows) == {"intake end_time:", "building sip_code:", "delivery HTTP"}
         first = rows["intake end_time:"]
         shown = await asyncio.to_thread(command, "dead", "show", first, *spool, "--document")
-        assert json.loads(shown.stdout) == cdr(1, end_time="x")
+        assert json.loads(shown.stdout) == bad
         mended = json.dumps(cdr(1))
         for stdin, status in ((json.dumps(cdr(1, end_time="y")), 1), (mended, 0)):
             done = await asyncio.to_thread(command, "dead", "retry", first, *spool, "--with", "-", stdin=stdin)
             assert (done.returncode, "Traceback" in done.stderr) == (status, False)
-        await until(lambda: "call-1" in node.taken)
+        await until(lambda: record_key("call-1") in node.taken)
         dropped = await asyncio.to_thread(command, "dead", "drop", rows["delivery HTTP"], *spool)
         assert dropped.stdout == "1 dropped\n"
         assert await agent.end(signal.SIGTERM) == 0
