@@ -22,16 +22,15 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import structlog
 
-from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
-from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter, Kind
+from ledger.errors import LedgerError
+from telephony.adapters.base import Kind
 from telephony.adapters.registry import Adapters
 from telephony.dead_letters import DeadLetters, Letter, dead_letter
 from telephony.forwarder import Answer, Forwarder, Targets
-from telephony.spool import FREE_ROOM, RESERVE_BYTES, Spool
+from telephony.intake import Intake, fault_of
+from telephony.spool import RESERVE_BYTES, Spool
 from telephony.spool_writer import SpoolWriter
 
-TURN_RECORDS: Final = 50
-"""Records checked in one go, some milliseconds: then other requests have their turn."""
 RETRY_LOOK_S: Final = 1.0
 """How often the dead letters are looked at for some to be sent again."""
 ANSWER_S: Final = 30.0
@@ -60,26 +59,12 @@ class AgentSettings:
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened since the start."""
+    """What has happened since the start; what came in is counted by ``Intake``."""
 
-    spooled: int = 0
-    refused: int = 0
-    """Records answered with 503 or 507."""
     retried: int = 0
     buried_intake: int = 0
     buried_delivery: int = 0
     buried_spool: int = 0
-
-
-def fault_of(adapter: Adapter, document: bytes) -> LedgerError | None:
-    """Return what is wrong with one document, None when its adapter can read it."""
-    if len(document) > DOCUMENT_BYTES_MAX:
-        return EncodingError("too long", where="cdr", expected=f"at most {DOCUMENT_BYTES_MAX}", actual=len(document))
-    try:
-        adapter.check(document)
-    except LedgerError as error:
-        return error
-    return None
 
 
 class Agent:
@@ -87,6 +72,7 @@ class Agent:
 
     Attributes:
         counters: what has happened since the start.
+        intake: takes in what proxies hand over.
         failure: what ended the delivery although nobody stopped it, None while it goes on.
     """
 
@@ -110,6 +96,7 @@ class Agent:
             self._log.warning("spool mended", notice=notice)
         self._dead_thread = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
         self._writer = SpoolWriter(self._spool, now_ms)
+        self.intake = Intake(self._writer, bury=self._bury_new, has_room=lambda: self.has_room, where=settings.spool)
         # Chance spreads retries over time; no secret depends on it.
         self._targets = Targets(settings.nodes, random.random)
         self._forwarder = Forwarder(
@@ -160,45 +147,10 @@ class Agent:
         self._spool.close()
         self._log.info("stopped", backlog=self._spool.backlog)
 
-    # -- intake ------------------------------------------------------------------------------------------------------
+    # -- dead letters ------------------------------------------------------------------------------------------------
 
-    async def take(
-        self, adapter: Adapter, body: bytes, media_type: str = "application/json"
-    ) -> tuple[list[LedgerError | None], bool]:
-        """Take in the CDRs of one post; return what is wrong with each, in order, and whether they came as an array.
-
-        Those with nothing wrong are in the spool on return, the others among the dead letters, all on disk.
-        Raises EncodingError for a body that cannot be split (it is a dead letter too), StoreFull or StoreError where
-        the disk refuses: then the sender has to keep them all.
-        """
-        try:
-            documents, is_array = adapter.split(body, media_type)
-        except EncodingError as error:
-            await self._bury_new([(body, "intake", error.sentence())])
-            raise
-        faults: list[LedgerError | None] = []
-        for index, document in enumerate(documents):
-            if index % TURN_RECORDS == TURN_RECORDS - 1:
-                await asyncio.sleep(0)
-            faults.append(fault_of(adapter, document))
-        good = [(int(adapter.kind), document) for document, fault in zip(documents, faults, strict=True) if not fault]
-        bad = [(raw, "intake", fault.sentence()) for raw, fault in zip(documents, faults, strict=True) if fault]
-        try:
-            if good:
-                await self._writer.append(good)
-            if bad:
-                await self._bury_new(bad)
-        except StoreError:
-            self.counters.refused += len(documents)
-            raise
-        self.counters.spooled += len(good)
-        return faults, is_array
-
-    async def _bury_new(self, dead: list[tuple[bytes, str, str]]) -> None:
-        """Keep records that never were in the spool: not at the cost of the reserve, they are still with the sender."""
-        if not self.has_room:
-            raise StoreFull("the disk is nearly full", where=str(self._settings.spool), hint=FREE_ROOM)
-        await self._bury(dead)
+    async def _bury_new(self, _kind: int, dead: list[tuple[bytes, str]]) -> None:
+        await self._bury([(document, "intake", reason) for document, reason in dead])
 
     async def _bury(self, dead: list[tuple[bytes, str, str]]) -> None:
         """Put ``(record, stage, reason)`` among the dead letters. Raises StoreError."""

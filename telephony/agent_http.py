@@ -100,7 +100,7 @@ def make_app(agent: Agent, tokens: Sequence[KnownToken]) -> web.Application:
     async def post_kamailio(request: web.Request) -> web.Response:
         authorize(request, known)
         body = await read_body(request)
-        faults, is_array = await agent.take(agent.adapters.by_name["kamailio"], body)
+        faults, is_array = await agent.intake.take(agent.adapters.by_name["kamailio"], body)
         return answer_to(faults, is_array=is_array)
 
     async def get_health(_: web.Request) -> web.Response:
@@ -140,9 +140,9 @@ class Metrics:
         """Return the figures of this moment."""
         agent, counters = self._agent, self._agent.counters
         counts = (
-            ("spooled", "Records taken in, on disk", counters.spooled),
+            ("spooled", "Records taken in, on disk", agent.intake.counters.spooled),
             ("delivered", "Records that a node has taken", agent.delivered),
-            ("refused", "Records answered 503 or 507: the sender has them", counters.refused),
+            ("refused", "Records answered 503 or 507: the sender has them", agent.intake.counters.refused),
             ("retried", "Dead letters put back into the spool", counters.retried),
         )
         for name, text, count in counts:

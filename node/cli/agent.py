@@ -110,8 +110,8 @@ def retry(
     """Send dead letters again. A running agent does it within seconds, another at its start."""
     from node.cli.output import print_line, read_file
     from telephony.adapters.registry import Adapters
-    from telephony.agent import fault_of
     from telephony.dead_letters import Letter
+    from telephony.intake import fault_of
 
     letters = _dead_letters(spool)
     chosen = _choose(letters, ids, is_all=is_all)

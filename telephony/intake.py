@@ -1,0 +1,98 @@
+"""The way in of the agent: what a proxy hands over is on disk, or a dead letter, or still with the proxy.
+
+Source: docs/agent.md, "Answers".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
+from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter
+from telephony.spool import FREE_ROOM
+from telephony.spool_writer import SpoolWriter
+
+TURN_RECORDS: Final = 50
+"""Records checked in one go, some milliseconds: then other requests have their turn."""
+
+Bury = Callable[[int, list[tuple[bytes, str]]], Awaitable[None]]
+"""Puts documents of one kind among the dead letters, each with the reason; on disk on return. Raises StoreError."""
+
+
+@dataclass(slots=True)
+class IntakeCounters:
+    """What has come in since the start."""
+
+    spooled: int = 0
+    refused: int = 0
+    """Records answered with 503 or 507."""
+
+
+def fault_of(adapter: Adapter, document: bytes) -> LedgerError | None:
+    """Return what is wrong with one document, None when its adapter can read it."""
+    if len(document) > DOCUMENT_BYTES_MAX:
+        return EncodingError("too long", where="cdr", expected=f"at most {DOCUMENT_BYTES_MAX}", actual=len(document))
+    try:
+        adapter.check(document)
+    except LedgerError as error:
+        return error
+    return None
+
+
+class Intake:
+    """Takes in documents for one spool.
+
+    Attributes:
+        counters: what has come in since the start.
+    """
+
+    def __init__(self, writer: SpoolWriter, *, bury: Bury, has_room: Callable[[], bool], where: Path) -> None:
+        """Take in through ``writer``, what cannot be read through ``bury``; ``where`` is the spool, for errors."""
+        self.counters = IntakeCounters()
+        self._writer = writer
+        self._bury = bury
+        self._has_room = has_room
+        self._where = where
+
+    async def take(
+        self, adapter: Adapter, body: bytes, media_type: str = "application/json"
+    ) -> tuple[list[LedgerError | None], bool]:
+        """Take in the CDRs of one post; return what is wrong with each, in order, and whether they came as an array.
+
+        Those with nothing wrong are in the spool on return, the others among the dead letters, all on disk.
+        Raises EncodingError for a body that cannot be split (it is a dead letter too), StoreFull or StoreError where
+        the disk refuses: then the sender has to keep them all.
+        """
+        kind = int(adapter.kind)
+        try:
+            documents, is_array = adapter.split(body, media_type)
+        except EncodingError as error:
+            await self._bury_new(kind, [(body, error.sentence())])
+            raise
+        faults: list[LedgerError | None] = []
+        for index, document in enumerate(documents):
+            if index % TURN_RECORDS == TURN_RECORDS - 1:
+                await asyncio.sleep(0)
+            faults.append(fault_of(adapter, document))
+        good = [(kind, document) for document, fault in zip(documents, faults, strict=True) if not fault]
+        bad = [(raw, fault.sentence()) for raw, fault in zip(documents, faults, strict=True) if fault]
+        try:
+            if good:
+                await self._writer.append(good)
+            if bad:
+                await self._bury_new(kind, bad)
+        except StoreError:
+            self.counters.refused += len(documents)
+            raise
+        self.counters.spooled += len(good)
+        return faults, is_array
+
+    async def _bury_new(self, kind: int, dead: list[tuple[bytes, str]]) -> None:
+        """Keep records that never were in the spool: not at the cost of the reserve, they are still with the sender."""
+        if not self._has_room():
+            raise StoreFull("the disk is nearly full", where=str(self._where), hint=FREE_ROOM)
+        await self._bury(kind, dead)
