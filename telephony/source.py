@@ -2,6 +2,9 @@
 
 Quantities are integers with the unit last in the name; times are UTC milliseconds since 1970. None means that the
 platform did not say. Personal data is still in it: it must not leave the carrier.
+
+Nobody changes one that was made. They are not frozen all the same: a frozen dataclass takes four times as long to make,
+which was a fifth of the time that a backlog took.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from enum import IntEnum
 from ledger.cdr import Band, Leg, Levels, MosKind, Observer, QualityMethod, ReleasedBy, Service
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceReading:
     """One moment, or the mean, of the quality that a platform measured."""
 
@@ -27,7 +30,7 @@ class SourceReading:
     """When, after the media session began; None in a mean."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceQuality:
     """What one observer heard during the call."""
 
@@ -51,7 +54,7 @@ class SourceQuality:
     loss_events: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourceCall:
     """One call as a SIP platform recorded it."""
 
@@ -109,7 +112,7 @@ class PartRole(IntEnum):
     QUALITY = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SourcePart:
     """A document that is not a whole call: it waits for the others of its call."""
 

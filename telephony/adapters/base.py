@@ -140,7 +140,8 @@ def decimal_seconds_to_ms(text: str, field: str) -> int:
     found = _SECONDS.fullmatch(text)
     if not found:
         raise FieldError("not a time", where=field, expected="seconds since 1970, 1795231128.494", actual=text)
-    time_ms = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0")[:3])
+    seconds, fraction = found.groups("")
+    time_ms = int(seconds) * 1000 + int((fraction + "000")[:3])
     if time_ms > TIME_MS_MAX:
         raise FieldError("beyond the year 2099", where=field, expected=f"at most {TIME_MS_MAX} ms", actual=text)
     return time_ms

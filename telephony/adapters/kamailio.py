@@ -7,7 +7,10 @@ not know stays in ``raw`` and is otherwise ignored.
 Units of rtpengine's figures: MOS with one decimal, round trips in microseconds, jitter in whole milliseconds, loss in
 whole percent, moments as minutes:seconds. Suffix ``_a`` is what the caller heard, ``_b`` what the callee heard.
 
-Pure: no I/O. Bad input raises FieldError, never anything else.
+Pure: no I/O. Bad input raises FieldError or EncodingError, never anything else.
+
+Speed counts twice here: ``check`` stands between a proxy and its answer, ``parse`` works off a backlog. Hence the
+plain functions over a dictionary of text, and the figures of few distinct values that are remembered.
 """
 
 from __future__ import annotations
@@ -15,13 +18,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from ledger.cdr import OCTETS_MAX, Observer, ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import ConfigError, FieldError
 from telephony.adapters.base import (
     COUNTER_MAX,
+    DOCUMENT_BYTES_MAX,
     U32_MAX,
     Kind,
     decimal_seconds_to_ms,
@@ -37,10 +44,67 @@ RTP_HEADER_OCTETS: Final = 12
 NOT_TEXT: Final = "NON-UTF8"
 """What acc_json writes in place of text that is not UTF-8."""
 
+REMEMBERED: Final = 4096
+"""Distinct texts of a figure that are kept with what they mean: a day has some hundreds."""
+
+_SECONDS_CHARACTERS_MAX: Final = 20
+"""Ten digits, a point, nine digits."""
 _MOS = re.compile(r"([0-9])(?:\.([0-9]{1,3}))?", re.ASCII)
 _MOMENT = re.compile(r"([0-9]{1,5}):([0-5][0-9])", re.ASCII)
-_INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_INTEGER_DIGITS_MAX: Final = 19
+_USUAL: Final[Mapping[str, int | None]] = {
+    **{str(number): number for number in range(REMEMBERED)},
+    **dict.fromkeys(("", "-1", NOT_TEXT)),
+}
+"""Most numbers of a CDR are small."""
 _Q850 = re.compile(r"Q\.850\b[^,]*?;\s*cause\s*=\s*([0-9]{1,3})(?![0-9])", re.ASCII | re.IGNORECASE)
+
+
+class _Required(msgspec.Struct):
+    """What no CDR is without; ``check`` reads nothing else."""
+
+    call_id: str
+    from_tag: str
+    start_time: str
+    end_time: str
+
+
+_decode_required: Final = msgspec.json.Decoder(_Required).decode
+_decode_text: Final = msgspec.json.Decoder(dict[str, str]).decode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+class _ReadingNames(NamedTuple):
+    """The fields of one reading."""
+
+    mos: str
+    loss: str
+    jitter: str
+    rtt: str
+    at: str
+    """Empty for the mean, which has no moment."""
+
+
+class _QualityNames(NamedTuple):
+    """The fields of what one observer heard."""
+
+    observer: Observer
+    samples: str
+    average: _ReadingNames
+    lowest: _ReadingNames
+    highest: _ReadingNames
+
+
+def _reading_names(which: str, suffix: str) -> _ReadingNames:
+    at = "" if which == "avg" else f"mos_{which}_at{suffix}"
+    mos, loss, jitter, rtt = (f"{figure}_{which}{suffix}" for figure in ("mos", "loss", "jitter", "rtt"))
+    return _ReadingNames(mos, loss, jitter, rtt, at)
+
+
+_QUALITIES: Final = tuple(
+    _QualityNames(observer, f"mos_samples{suffix}", *(_reading_names(which, suffix) for which in ("avg", "min", "max")))
+    for suffix, observer in (("", Observer.BOTH), ("_a", Observer.CALLER), ("_b", Observer.CALLEE))
+)
 
 
 class KamailioAdapter:
@@ -55,12 +119,40 @@ class KamailioAdapter:
         return split_json(body)
 
     def check(self, document: bytes) -> None:
-        """Raise what ``parse`` raises."""
-        self.parse(document)
+        """Raise what ``parse`` is sure to raise: for what is no JSON object, or lacks what every CDR has.
+
+        Some microseconds, since the proxy waits for it. The other fields are read when the record is built.
+        """
+        try:
+            found = _decode_required(document)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            is_good = False
+        else:
+            is_good = bool(found.call_id and found.from_tag) and _looks_like_times(found.start_time, found.end_time)
+        if not is_good:
+            # The whole reading knows best what is wrong, and what is not.
+            self.parse(document)
 
     def parse(self, document: bytes) -> SourceCall:
         """Return the call of one CDR."""
+        if len(document) <= DOCUMENT_BYTES_MAX:
+            try:
+                values = _decode_text(document)
+                raw = _encode_sorted(values)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                # What exactly is wrong, the thorough way tells.
+                pass
+            else:
+                return _call_of(values, raw)
         return parse_cdr(decode_json(document))
+
+
+def _looks_like_times(*texts: str) -> bool:
+    """Tell whether these may be seconds since 1970; digits and a point is all that is asked of them."""
+    return all(
+        len(text) <= _SECONDS_CHARACTERS_MAX and text.isascii() and text.replace(".", "", 1).isdecimal()
+        for text in texts
+    )
 
 
 def make_kamailio(options: Mapping[str, Any]) -> KamailioAdapter:
@@ -76,113 +168,107 @@ def parse_cdr(document: object) -> SourceCall:
     document: the decoded JSON object. Required are ``call_id``, ``from_tag``, ``start_time`` and ``end_time``.
     Raises FieldError naming the field, what was expected and what was found.
     """
-    fields = _Fields(document)
-    setup_ms, answer_ms, end_ms, sip_code = _times(fields)
-    from_tag, to_tag = fields.required("from_tag"), fields.text("to_tag")
-    caller_packets, caller_octets = _counters(fields, "a")
-    callee_packets, callee_octets = _counters(fields, "b")
+    if not isinstance(document, Mapping):
+        raise FieldError("not a CDR", where="cdr", expected="a JSON object", actual=type(document).__name__)
+    for name, value in document.items():
+        if not isinstance(name, str) or not is_utf8(name):
+            raise FieldError("not a field name", where="cdr", expected="UTF-8 text", actual=repr(name))
+        if not isinstance(value, str) or not is_utf8(value):
+            raise FieldError("not text", where=name, expected="a string, as acc_json writes", actual=repr(value))
+    raw = json.dumps(dict(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _call_of(document, raw.encode())
+
+
+def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
+    """Return the call of a CDR whose names and values are known to be text; ``raw`` is its JSON, sorted."""
+    if len(raw) > PRIVATE_TEXT_MAX:
+        expected = f"at most {PRIVATE_TEXT_MAX} bytes"
+        raise FieldError("the CDR is too long", where="cdr", expected=expected, actual=len(raw))
+    setup_ms, answer_ms, end_ms, sip_code = _times(values)
+    from_tag, to_tag = _required(values, "from_tag"), _text(values, "to_tag")
+    caller_packets, caller_octets = _counters(values, "packets_a", "octets_a")
+    callee_packets, callee_octets = _counters(values, "packets_b", "octets_b")
     return SourceCall(
-        call_id=fields.required("call_id"),
+        call_id=_required(values, "call_id"),
         from_tag=from_tag,
         to_tag=to_tag,
-        invite_cseq=fields.integer("cseq", U32_MAX) or 0,
-        caller=fields.text("from"),
-        callee=fields.text("to"),
-        source_address=fields.text("src_ip"),
+        invite_cseq=_integer(values, "cseq", U32_MAX) or 0,
+        caller=_text(values, "from"),
+        callee=_text(values, "to"),
+        source_address=_text(values, "src_ip"),
         setup_ms=setup_ms,
         answer_ms=answer_ms,
         end_ms=end_ms,
         sip_code=sip_code,
-        q850_cause=_q850_cause(fields.text("reason")),
-        released_by=_released_by(fields.text("bye_from"), from_tag, to_tag, sip_code),
-        codec=(fields.text("codec_a") or fields.text("codec_b")).partition("/")[0],
+        q850_cause=_q850_cause(_text(values, "reason")),
+        released_by=_released_by(_text(values, "bye_from"), from_tag, to_tag, sip_code),
+        codec=(_text(values, "codec_a") or _text(values, "codec_b")).partition("/")[0],
         caller_packets=caller_packets,
         caller_octets=caller_octets,
         callee_packets=callee_packets,
         callee_octets=callee_octets,
-        qualities=_qualities(fields),
-        raw=fields.raw,
+        qualities=_qualities(values),
+        raw=raw.decode(),
     )
 
 
-class _Fields:
-    """A CDR document whose values are known to be strings; ``raw`` is its JSON text."""
+def _text(values: Mapping[str, str], name: str) -> str:
+    """Return a field's text, empty where it is missing, unset, or was not UTF-8."""
+    value = values.get(name, "")
+    return "" if value == NOT_TEXT else value
 
-    def __init__(self, document: object) -> None:
-        if not isinstance(document, Mapping):
-            raise FieldError("not a CDR", where="cdr", expected="a JSON object", actual=type(document).__name__)
-        for name, value in document.items():
-            if not isinstance(name, str) or not is_utf8(name):
-                raise FieldError("not a field name", where="cdr", expected="UTF-8 text", actual=repr(name))
-            if not isinstance(value, str) or not is_utf8(value):
-                raise FieldError("not text", where=name, expected="a string, as acc_json writes", actual=repr(value))
-        self._values: Mapping[str, str] = document
-        self.raw = json.dumps(dict(document), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        size = len(self.raw.encode())
-        if size > PRIVATE_TEXT_MAX:
-            raise FieldError(
-                "the CDR is too long", where="cdr", expected=f"at most {PRIVATE_TEXT_MAX} bytes", actual=size
-            )
 
-    def text(self, name: str) -> str:
-        """Return a field's text, empty where it is missing, unset, or was not UTF-8."""
-        value = self._values.get(name, "")
-        return "" if value == NOT_TEXT else value
+def _required(values: Mapping[str, str], name: str) -> str:
+    """Return a field's text; raises FieldError where there is none."""
+    value = values.get(name, "")
+    if not value:
+        found = "an empty string" if name in values else "no such field"
+        raise FieldError("missing", where=name, expected="text that is not empty", actual=found)
+    return value
 
-    def required(self, name: str) -> str:
-        """Return a field's text; raises FieldError where there is none."""
-        value = self._values.get(name, "")
-        if not value:
-            found = "an empty string" if name in self._values else "no such field"
-            raise FieldError("missing", where=name, expected="text that is not empty", actual=found)
-        return value
 
-    def integer(self, name: str, most: int) -> int | None:
-        """Return a field as an integer of 0 to ``most``; None where it is unset, or ``-1``: rtpengine had none."""
-        value = self.text(name)
-        if value in ("", "-1"):
-            return None
-        if not _INTEGER.fullmatch(value) or int(value) > most:
-            raise FieldError("not such a number", where=name, expected=f"0 to {most}", actual=value)
-        return int(value)
+def _integer(values: Mapping[str, str], name: str, most: int) -> int | None:
+    """Return a field as an integer of 0 to ``most``; None where it is unset, or ``-1``: rtpengine had none."""
+    value = values.get(name, "")
+    number = _USUAL.get(value, -1)
+    if number == -1:
+        is_number = value.isascii() and value.isdecimal() and len(value) <= _INTEGER_DIGITS_MAX
+        number = int(value) if is_number else -1
+    if number is not None and not 0 <= number <= most:
+        raise FieldError("not such a number", where=name, expected=f"0 to {most}", actual=value)
+    return number
 
-    def mos_milli(self, name: str) -> int | None:
-        """Return a MOS like ``4.3`` in thousandths, None where it is unset."""
-        value = self.text(name)
-        if not value:
-            return None
-        found = _MOS.fullmatch(value)
-        mos_milli = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0")) if found else 0
-        if not 1000 <= mos_milli <= 5000:
-            raise FieldError("not a MOS", where=name, expected="1.0 to 5.0", actual=value)
-        return mos_milli
 
-    def moment_ms(self, name: str) -> int | None:
-        """Return a moment like ``0:03`` in milliseconds, None where it is unset."""
-        value = self.text(name)
-        if not value:
-            return None
-        found = _MOMENT.fullmatch(value)
-        if not found:
-            # rtpengine counts from its own second; one that it reports before that comes out negative.
-            if value.startswith("-") or ":-" in value:
-                return 0
-            raise FieldError("not a moment", where=name, expected="minutes:seconds, 0:03", actual=value)
+@lru_cache(REMEMBERED)
+def _mos_milli(value: str) -> int | None:
+    """Return a MOS like ``4.3`` in thousandths, None for what is none."""
+    found = _MOS.fullmatch(value)
+    mos_milli = int(found[1]) * 1000 + int((found[2] or "").ljust(3, "0")) if found else 0
+    return mos_milli if 1000 <= mos_milli <= 5000 else None
+
+
+@lru_cache(REMEMBERED)
+def _moment_ms(value: str) -> int | None:
+    """Return a moment like ``0:03`` in milliseconds, None for what is none."""
+    found = _MOMENT.fullmatch(value)
+    if found:
         return (int(found[1]) * 60 + int(found[2])) * 1000
+    # rtpengine counts from its own second; one that it reports before that comes out negative.
+    return 0 if value.startswith("-") or ":-" in value else None
 
 
-def _times(fields: _Fields) -> tuple[int, int, int, int]:
+def _times(values: Mapping[str, str]) -> tuple[int, int, int, int]:
     """Return setup, answer and end in milliseconds, and the SIP code.
 
     ``start_time`` is when the dialog was confirmed, or, for one that never was, when it was created.
     """
-    start_ms = decimal_seconds_to_ms(fields.required("start_time"), "start_time")
-    end_ms = decimal_seconds_to_ms(fields.required("end_time"), "end_time")
-    sip_code = fields.integer("sip_code", 699) or 0
+    start_ms = decimal_seconds_to_ms(_required(values, "start_time"), "start_time")
+    end_ms = decimal_seconds_to_ms(_required(values, "end_time"), "end_time")
+    sip_code = _integer(values, "sip_code", 699) or 0
     if 0 < sip_code < 100:
         raise FieldError("not a SIP status", where="sip_code", expected="100 to 699", actual=sip_code)
     answered = 200 <= sip_code <= 299 or (sip_code == 0 and end_ms > start_ms)
-    final_time = fields.text("final_time")
+    final_time = _text(values, "final_time")
     if not answered and final_time:
         end_ms = max(end_ms, decimal_seconds_to_ms(final_time, "final_time"))
     if end_ms < start_ms:
@@ -192,7 +278,7 @@ def _times(fields: _Fields) -> tuple[int, int, int, int]:
     # setup_time has microseconds; setup_ts, of older configurations, whole seconds.
     setup_ms = start_ms
     for name in ("setup_time", "setup_ts"):
-        text = fields.text(name)
+        text = _text(values, name)
         if text:
             setup_ms = decimal_seconds_to_ms(text, name)
             break
@@ -226,49 +312,55 @@ def _q850_cause(reason: str) -> int:
     return cause if cause <= 127 else 0
 
 
-def _counters(fields: _Fields, side: str) -> tuple[int | None, int | None]:
+def _counters(values: Mapping[str, str], packets_name: str, octets_name: str) -> tuple[int | None, int | None]:
     """Return packets and payload octets that came from one side, None where unknown."""
-    packets = fields.integer(f"packets_{side}", COUNTER_MAX)
-    octets = fields.integer(f"octets_{side}", OCTETS_MAX)
+    packets = _integer(values, packets_name, COUNTER_MAX)
+    octets = _integer(values, octets_name, OCTETS_MAX)
     if packets is None or octets is None:
         return packets, None
     if octets < RTP_HEADER_OCTETS * packets:
         expected = f"at least {RTP_HEADER_OCTETS} for each of {packets} packets"
-        raise FieldError("too few octets", where=f"octets_{side}", expected=expected, actual=octets)
+        raise FieldError("too few octets", where=octets_name, expected=expected, actual=octets)
     return packets, octets - RTP_HEADER_OCTETS * packets
 
 
-def _qualities(fields: _Fields) -> tuple[SourceQuality, ...]:
+def _qualities(values: Mapping[str, str]) -> tuple[SourceQuality, ...]:
     """Return the quality of both legs together, of the caller's and of the callee's ears: those there are."""
-    sides = (("", Observer.BOTH), ("_a", Observer.CALLER), ("_b", Observer.CALLEE))
-    found = (_quality(fields, suffix, observer) for suffix, observer in sides)
-    return tuple(quality for quality in found if quality is not None)
+    found = []
+    for names in _QUALITIES:
+        average = _reading(values, names.average)
+        if average is not None:
+            found.append(
+                SourceQuality(
+                    observer=names.observer,
+                    samples=_integer(values, names.samples, U32_MAX),
+                    average=average,
+                    lowest=_reading(values, names.lowest),
+                    highest=_reading(values, names.highest),
+                )
+            )
+    return tuple(found)
 
 
-def _quality(fields: _Fields, suffix: str, observer: Observer) -> SourceQuality | None:
-    average = _reading(fields, "avg", suffix)
-    if average is None:
+def _reading(values: Mapping[str, str], names: _ReadingNames) -> SourceReading | None:
+    """Return one reading, None where its MOS is unset."""
+    mos = _text(values, names.mos)
+    if not mos:
         return None
-    return SourceQuality(
-        observer=observer,
-        samples=fields.integer(f"mos_samples{suffix}", U32_MAX),
-        average=average,
-        lowest=_reading(fields, "min", suffix),
-        highest=_reading(fields, "max", suffix),
-    )
-
-
-def _reading(fields: _Fields, which: str, suffix: str) -> SourceReading | None:
-    """Return the reading called ``avg``, ``min`` or ``max``, None where its MOS is unset."""
-    mos_milli = fields.mos_milli(f"mos_{which}{suffix}")
+    mos_milli = _mos_milli(mos)
     if mos_milli is None:
-        return None
-    loss_percent = fields.integer(f"loss_{which}{suffix}", 100)
-    jitter_ms = fields.integer(f"jitter_{which}{suffix}", U32_MAX // 1000)
+        raise FieldError("not a MOS", where=names.mos, expected="1.0 to 5.0", actual=mos)
+    loss_percent = _integer(values, names.loss, 100)
+    jitter_ms = _integer(values, names.jitter, U32_MAX // 1000)
+    at_ms = None
+    if names.at and (moment := _text(values, names.at)):
+        at_ms = _moment_ms(moment)
+        if at_ms is None:
+            raise FieldError("not a moment", where=names.at, expected="minutes:seconds, 0:03", actual=moment)
     return SourceReading(
         mos_milli=mos_milli,
-        rtt_us=fields.integer(f"rtt_{which}{suffix}", U32_MAX),
+        rtt_us=_integer(values, names.rtt, U32_MAX),
         jitter_us=None if jitter_ms is None else jitter_ms * 1000,
         loss_ppm=None if loss_percent is None else loss_percent * 10_000,
-        at_ms=None if which == "avg" else fields.moment_ms(f"mos_{which}_at{suffix}"),
+        at_ms=at_ms,
     )

@@ -311,3 +311,67 @@ def test_octets_no_record_can_hold_are_refused_here():
     with pytest.raises(FieldError) as caught:
         parse_cdr(document)
     assert (caught.value.where, caught.value.expected) == ("octets_a", f"0 to {2**42 - 1}")
+
+
+def outcome_of(step, document: bytes):
+    """Return what a step of the adapter gives, or the error it raises, comparable."""
+    try:
+        return step(document)
+    except LedgerError as error:
+        return type(error), error.sentence()
+
+
+DOCUMENTS = st.one_of(
+    st.binary(max_size=60),
+    JSON.map(json.dumps).map(str.encode),
+    st.dictionaries(NAMES, ALMOST | st.none(), max_size=6).map(
+        lambda changes: json.dumps({**recorded("answered"), **changes}).encode()
+    ),
+    st.dictionaries(st.text(), st.text(), max_size=3).map(
+        lambda more: json.dumps({**minimal(), **more}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    ),
+)
+
+
+@given(DOCUMENTS)
+def test_the_quick_check_refuses_what_the_whole_reading_refuses_and_in_its_words(document):
+    """What is refused at the door would never have become a record; what is let in may still be refused later."""
+    adapter = KamailioAdapter()
+    checked, parsed = outcome_of(adapter.check, document), outcome_of(adapter.parse, document)
+    assert checked is None or checked == parsed
+
+
+@given(DOCUMENTS)
+def test_bytes_and_the_decoded_object_give_the_same_call(document):
+    """The quick way from bytes and the thorough one over Python's own JSON agree, also in what they refuse."""
+    parsed = outcome_of(KamailioAdapter().parse, document)
+    try:
+        decoded = json.loads(document)
+    except ValueError:
+        assert parsed[0] is EncodingError
+        return
+    thorough = outcome_of(parse_cdr, decoded)
+    assert parsed == thorough or parsed[0] is EncodingError
+
+
+@pytest.mark.parametrize("name", ["call_id", "from_tag", "start_time", "end_time"])
+@pytest.mark.parametrize("value", ["", None, 7])
+def test_the_check_at_the_door_names_the_field(name, value):
+    document = {**minimal(), name: value}
+    with pytest.raises(FieldError) as caught:
+        KamailioAdapter().check(json.dumps(document).encode())
+    assert caught.value.where == name
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\\ud800x", "\\udc00", "\\ud800\\ud800"])
+def test_half_a_surrogate_pair_is_no_text(text):
+    document = json.dumps(minimal()).replace('"c"', f'"{text}"').encode()
+    with pytest.raises((FieldError, EncodingError)):
+        KamailioAdapter().parse(document)
+
+
+def test_raw_is_the_document_sorted():
+    """The same CDR in another order of its fields is the same record."""
+    forth, back = recorded("answered"), dict(reversed(recorded("answered").items()))
+    expected = json.dumps(forth, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    assert [KamailioAdapter().parse(json.dumps(one).encode()).raw for one in (forth, back)] == [expected, expected]
