@@ -139,6 +139,7 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.intake.close()
         await self._writer.close()
         self._dead_thread.shutdown()
         if self._session is not None:

@@ -128,7 +128,12 @@ class KamailioAdapter:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             is_good = False
         else:
-            is_good = bool(found.call_id and found.from_tag) and _looks_like_times(found.start_time, found.end_time)
+            is_good = bool(
+                found.call_id
+                and found.from_tag
+                and _is_like_a_time(found.start_time)
+                and _is_like_a_time(found.end_time)
+            )
         if not is_good:
             # The whole reading knows best what is wrong, and what is not.
             self.parse(document)
@@ -147,12 +152,9 @@ class KamailioAdapter:
         return parse_cdr(decode_json(document))
 
 
-def _looks_like_times(*texts: str) -> bool:
-    """Tell whether these may be seconds since 1970; digits and a point is all that is asked of them."""
-    return all(
-        len(text) <= _SECONDS_CHARACTERS_MAX and text.isascii() and text.replace(".", "", 1).isdecimal()
-        for text in texts
-    )
+def _is_like_a_time(text: str) -> bool:
+    """Tell whether this may be seconds since 1970; digits and a point is all that is asked of it."""
+    return len(text) <= _SECONDS_CHARACTERS_MAX and text.isascii() and text.replace(".", "", 1).isdecimal()
 
 
 def make_kamailio(options: Mapping[str, Any]) -> KamailioAdapter:

@@ -477,11 +477,11 @@ async def test_dead_letters_are_listed_shown_mended_and_dropped(tmp_path: Path) 
         agent = AgentProcess(config)
         async with aiohttp.ClientSession() as session:
             proxy = Proxy(session, await agent.url())
-            await proxy.post([cdr(1, end_time="x"), cdr(9), cdr(2, sip_code="no")])
+            await proxy.post([cdr(1, end_time="x"), cdr(9), cdr(2, from_tag="")])
             await until(lambda: len(dead_letters(config)) == 3)
         listed = await asyncio.to_thread(command, "dead", "list", *spool)
         rows = {line.split()[2] + " " + line.split()[3]: line.split()[0] for line in listed.stdout.splitlines()}
-        assert set(rows) == {"intake end_time:", "intake sip_code:", "delivery HTTP"}
+        assert set(rows) == {"intake end_time:", "intake from_tag:", "delivery HTTP"}
         first = rows["intake end_time:"]
         shown = await asyncio.to_thread(command, "dead", "show", first, *spool, "--document")
         assert json.loads(shown.stdout) == cdr(1, end_time="x")
