@@ -35,6 +35,8 @@ from telephony.http_messages import (
     path_of,
 )
 
+WIRE_FACTOR: Final = 3
+"""How many times the longest body a request may be on the wire: chunks of one byte have five around it."""
 BODIES_BYTES_MAX: Final = 128 * 1024 * 1024
 """Bodies of all connections together, while they come in."""
 CONNECTIONS_MAX: Final = 1024
@@ -162,6 +164,7 @@ class _Connection(asyncio.Protocol):
         "_transport",
         "_unread",
         "_waiting",
+        "_wire_bytes",
     )
 
     def __init__(self, server: HttpServer) -> None:
@@ -171,7 +174,7 @@ class _Connection(asyncio.Protocol):
         self._coming: _Request | None = None
         self._waiting: deque[_Request] = deque()
         self._at_work: _Request | None = None
-        self._chunk_bytes = self._head_bytes = 0
+        self._chunk_bytes = self._head_bytes = self._wire_bytes = 0
         self._is_head_split = self._is_half_closed = False
         self._unread = b""
         self._since_s = time.monotonic()
@@ -225,9 +228,10 @@ class _Connection(asyncio.Protocol):
         self._chunk_bytes = len(data)
         if self._coming is None:
             self._since_s = time.monotonic()
-            self._is_head_split, self._head_bytes = False, 0
+            self._is_head_split, self._head_bytes, self._wire_bytes = False, 0, 0
         elif self._coming.head is None:
             self._head_bytes += len(data)
+        self._wire_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except _HTTP_FAULTS as error:
@@ -235,10 +239,14 @@ class _Connection(asyncio.Protocol):
                 fault = RequestError("no request that can be read", where="request", expected="HTTP/1.1", actual=error)
                 self._refuse_and_end(fault)
             return
-        if self._coming is not None and self._coming.head is None:
+        if self._coming is None:
+            return
+        if self._coming.head is None:
             self._is_head_split = True
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse_and_end(head_too_large())
+        elif self._wire_bytes > WIRE_FACTOR * self._server.application.body_bytes_max:
+            self._refuse_and_end(self._too_large())
 
     def _set_reading(self, is_reading: bool) -> None:
         if self._transport is not None and is_reading != self._is_reading:
@@ -279,7 +287,8 @@ class _Connection(asyncio.Protocol):
             # The common head came in one piece, shorter than the bound together with its body.
             if self._is_head_split or self._chunk_bytes > HEAD_BYTES_MAX or len(request.wire_headers) > HEADERS_MAX:
                 self._check_size(request)
-            self._check_length(int(headers.get(b"content-length", b"0")))
+            length = int(headers.get(b"content-length", b"0"))
+            self._check_length(length, length)
             if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
                 raise RequestError("bodies come as they are", where="Transfer-Encoding", expected="chunked")
             application.check_head(request.head)
@@ -290,19 +299,19 @@ class _Connection(asyncio.Protocol):
             if waits_for_word or isinstance(request.error, TooLarge | HeadTooLarge):
                 # The body may never come, or never end.
                 self._refuse_and_end(request.error)
-        elif waits_for_word:
-            if self._transport is not None and self._at_work is None and not self._waiting:
-                self._transport.write(_CONTINUE)
+        elif waits_for_word and self._transport is not None and self._at_work is None and not self._waiting:
+            self._transport.write(_CONTINUE)
 
     def _check_size(self, request: _Request) -> None:
         size = len(request.url) + sum(len(name) + len(value) + 4 for name, value in request.wire_headers)
         if size > HEAD_BYTES_MAX or len(request.wire_headers) > HEADERS_MAX:
             raise head_too_large()
 
-    def _check_length(self, length: int) -> None:
+    def _check_length(self, length: int, more: int) -> None:
+        """Raise where a body of ``length`` is too long, or ``more`` bytes of it are too much together with others."""
         if length > self._server.application.body_bytes_max:
             raise self._too_large()
-        if length + self._server.body_bytes > BODIES_BYTES_MAX:
+        if more + self._server.body_bytes > BODIES_BYTES_MAX:
             raise Busy("too much comes in at a time", where="body", hint="Send it again in some seconds")
 
     def _too_large(self) -> TooLarge:
@@ -320,9 +329,8 @@ class _Connection(asyncio.Protocol):
                 self._refuse_and_end(request.error)
             return
         try:
-            self._check_length(request.size + len(part))
+            self._check_length(request.size + len(part), len(part))
         except LedgerError as error:
-            self._release(request)
             self._refuse_and_end(error)
             return
         request.size += len(part)
@@ -392,6 +400,8 @@ class _Connection(asyncio.Protocol):
         if self._ending_since_s:
             return
         self._ending_since_s = time.monotonic()
+        if self._coming is not None:
+            self._release(self._coming)
         if self._transport is None:
             return
         if self._at_work is None and not self._waiting:
