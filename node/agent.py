@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
 from ledger.cdr import Leg, Service
 from ledger.crypto import key_id_of
 from ledger.errors import ConfigError
@@ -28,9 +26,10 @@ from node.keyfile import read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.profile import energy_profile
 from telephony.agent import Agent, AgentSettings
-from telephony.agent_http import ROLE, make_app
+from telephony.agent_http import ROLE, AgentApp
 from telephony.builder import Profile
 from telephony.gathering import KEEP_MS, JoinTimes
+from telephony.http_server import HttpServer
 
 ENVIRONMENT_PREFIX: Final = "LEDGER_AGENT_"
 STOP_S: Final = 5.0
@@ -234,20 +233,19 @@ async def running_agent(config: AgentConfig) -> AsyncIterator[tuple[Agent, Addre
     """An agent that serves while the context is open, and where. Raises ConfigError or StoreError where it cannot."""
     settings, tokens = _settings(config), _ingest_tokens(config)
     agent = Agent(settings)
-    runner = web.AppRunner(make_app(agent, tokens), access_log=None, shutdown_timeout=STOP_S, auto_decompress=False)
+    server = HttpServer(AgentApp(agent, tokens))
     try:
         agent.start()
-        await runner.setup()
-        yield agent, await _listen(runner, config.listen)
+        yield agent, await _listen(server, config.listen)
     finally:
         # First nobody can hand in more, then what came in is brought to rest.
-        await runner.cleanup()
+        await server.close(STOP_S)
         await agent.stop()
 
 
-async def _listen(runner: web.AppRunner, address: Address) -> Address:
+async def _listen(server: HttpServer, address: Address) -> Address:
     try:
-        await web.TCPSite(runner, address.host, address.port).start()
+        return Address(address.host, await server.start(address.host, address.port))
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         raise ConfigError(
@@ -255,7 +253,6 @@ async def _listen(runner: web.AppRunner, address: Address) -> Address:
             where=f"--listen {address}",
             hint="Is another agent running? Choose another port, or 0 for a free one" if in_use else "",
         ) from None
-    return Address(address.host, runner.addresses[0][1])
 
 
 def _settings(config: AgentConfig) -> AgentSettings:

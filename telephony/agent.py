@@ -211,6 +211,7 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.intake.close()
         await self._writer.close()
         await asyncio.to_thread(self._build_thread.shutdown)
         await asyncio.to_thread(self._dead_thread.shutdown)

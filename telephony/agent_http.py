@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
-from aiohttp import hdrs, web
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
-from telephony.adapters.base import BODY_BYTES_MAX
+from telephony.adapters.base import BODY_BYTES_MAX, Adapter
 from telephony.agent import Agent
+from telephony.http_messages import Head, Reply, RequestError
+from telephony.intake import Taken
 
 URN: Final = "urn:ledgerd:problem:"
 RETRY_AFTER_S: Final = 5
 """What a sender is told to wait where the disk refuses."""
-TOKEN_CHARACTERS_MAX: Final = 512
+TOKEN_BYTES_MAX: Final = 512
 ROLE: Final = "submit"
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+INGEST_PATH: Final = "/v1/ingest/"
+"""Before an adapter's name."""
 
 
 class KnownToken(Protocol):
@@ -43,13 +45,6 @@ class KnownToken(Protocol):
         """Return what it may do."""
 
 
-class RequestError(LedgerError):
-    """Something about the request itself, not about what it carries."""
-
-    code = "request"
-    status = 400
-
-
 class Unauthorized(RequestError):
     """No token, or none that is known here."""
 
@@ -62,13 +57,6 @@ class Forbidden(RequestError):
 
     code = "forbidden"
     status = 403
-
-
-class TooLarge(RequestError):
-    """A body beyond its bound."""
-
-    code = "too-large"
-    status = 413
 
 
 class UnsupportedMediaType(RequestError):
@@ -92,18 +80,72 @@ class Internal(RequestError):
     status = 500
 
 
-def make_app(agent: Agent, tokens: Sequence[KnownToken]) -> web.Application:
-    """Return the agent's web application; CDRs need one of ``tokens`` with the role submit."""
-    app = web.Application(middlewares=[problems])
-    known = [(token.sha256.lower().encode(), ROLE in token.roles) for token in tokens]
+class NotFound(RequestError):
+    """No such path."""
 
-    async def post_kamailio(request: web.Request) -> web.Response:
-        authorize(request, known)
-        body = await read_body(request)
-        faults, is_array = await agent.intake.take(agent.adapters.by_name["kamailio"], body)
-        return answer_to(faults, is_array=is_array)
+    code = "request"
+    status = 404
 
-    async def get_health(_: web.Request) -> web.Response:
+
+class WrongMethod(RequestError):
+    """A path that is asked in another way."""
+
+    code = "request"
+    status = 405
+
+
+class AgentApp:
+    """The paths of an agent, behind an ``HttpServer``; CDRs need one of ``tokens`` with the role submit."""
+
+    body_bytes_max: Final = BODY_BYTES_MAX
+
+    def __init__(self, agent: Agent, tokens: Sequence[KnownToken]) -> None:
+        self._agent = agent
+        self._adapters = {f"{INGEST_PATH}{name}".encode(): adapter for name, adapter in agent.adapters.by_name.items()}
+        self._door = Door(tokens)
+        self._registry = CollectorRegistry()
+        self._registry.register(Metrics(agent))
+        self._pages = {b"/healthz": self._health, b"/metrics": self._metrics}
+
+    def check_head(self, head: Head) -> None:
+        """Raise where a request is refused whatever its body: path, method, token or type do not fit."""
+        adapter = self._adapters.get(head.path)
+        if adapter is not None:
+            if head.method != "POST":
+                raise WrongMethod("another method is needed", where="method", expected="POST", actual=head.method)
+            self._door.check(head.headers.get(b"authorization", b""))
+            check_type(adapter, head.headers)
+        elif head.path not in self._pages:
+            paths = ", ".join(path.decode() for path in [*self._adapters, *self._pages])
+            raise NotFound("nothing here", where="path", expected=paths)
+        elif head.method not in {"GET", "HEAD"}:
+            raise WrongMethod("another method is needed", where="method", expected="GET", actual=head.method)
+
+    def handle(self, head: Head, body: bytes, answer: Callable[[Reply], None]) -> None:
+        """Answer a request whose head was found good."""
+        try:
+            adapter = self._adapters.get(head.path)
+            if adapter is None:
+                answer(self._pages[head.path]())
+                return
+            media_type, _ = media_type_of(head.headers.get(b"content-type", b""))
+            self._agent.intake.post(adapter, body, media_type, lambda taken: answer(self._reply_to_taken(taken)))
+        except Exception as error:  # noqa: BLE001 - the last line of defence; logged under an id
+            answer(reply_to_fault(error))
+
+    def reply_to(self, error: LedgerError) -> Reply:
+        """Return the problem document of an error."""
+        return problem_reply(error)
+
+    def _reply_to_taken(self, taken: Taken | Exception) -> Reply:
+        if isinstance(taken, LedgerError):
+            return problem_reply(taken)
+        if isinstance(taken, Exception):
+            return reply_to_fault(taken)
+        return answer_to(taken)
+
+    def _health(self) -> Reply:
+        agent = self._agent
         is_well = agent.has_room and agent.failure is None
         health = {
             "status": "ok" if is_well else "full" if agent.failure is None else "failed",
@@ -112,22 +154,10 @@ def make_app(agent: Agent, tokens: Sequence[KnownToken]) -> web.Application:
             "dead_letters": agent.dead,
             "nodes_failing": sum(failures > 0 for failures in agent.failing.values()),
         }
-        return json_response(health, status=200 if is_well else 503)
+        return Reply(200 if is_well else 503, msgspec.json.encode(health))
 
-    registry = CollectorRegistry()
-    registry.register(Metrics(agent))
-
-    async def get_metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
-
-    app.add_routes(
-        [
-            web.post("/v1/ingest/kamailio", post_kamailio),
-            web.get("/healthz", get_health),
-            web.get("/metrics", get_metrics),
-        ]
-    )
-    return app
+    def _metrics(self) -> Reply:
+        return Reply(200, generate_latest(self._registry), b"text/plain; version=0.0.4; charset=utf-8")
 
 
 class Metrics:
@@ -171,57 +201,81 @@ class Metrics:
         yield failing
 
 
-def authorize(request: web.Request, known: Sequence[tuple[bytes, bool]]) -> None:
-    """Raise Unauthorized without a known bearer token, Forbidden for one that may not hand in records."""
-    scheme, _, text = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-    if scheme.lower() != "bearer" or not text or len(text) > TOKEN_CHARACTERS_MAX:
-        raise Unauthorized("this needs a token", where="Authorization", expected=f"Bearer TOKEN with role {ROLE}")
-    digest = sha256(text.strip().encode("utf-8", "surrogateescape")).hexdigest().encode()
-    # All are compared, each in the same time: how long it takes tells nothing.
-    found = [may_submit for token, may_submit in known if hmac.compare_digest(token, digest)]
-    if not found:
-        raise Unauthorized("the token is not known here", where="Authorization")
-    if not any(found):
-        raise Forbidden("the token lacks the role", where="Authorization", expected=f"role {ROLE}")
+class Door:
+    """Tells whose requests are let in, by their bearer tokens."""
+
+    def __init__(self, tokens: Sequence[KnownToken]) -> None:
+        self._known = [(token.sha256.lower().encode(), ROLE in token.roles) for token in tokens]
+        self._seen: dict[bytes, bool] = {}
+
+    def check(self, authorization: bytes) -> None:
+        """Raise Unauthorized without a known bearer token, Forbidden for one that may not hand in records."""
+        scheme, _, text = authorization.partition(b" ")
+        if scheme.lower() != b"bearer" or not text or len(text) > TOKEN_BYTES_MAX:
+            raise Unauthorized("this needs a token", where="Authorization", expected=f"Bearer TOKEN with role {ROLE}")
+        digest = sha256(text.strip()).digest()
+        # By its digest, which nobody can steer: how long the search takes tells nothing. At most one entry a token.
+        may_submit = self._seen.get(digest)
+        if may_submit is None:
+            may_submit = self._seen[digest] = self._look_up(digest.hex().encode())
+        if not may_submit:
+            raise Forbidden("the token lacks the role", where="Authorization", expected=f"role {ROLE}")
+
+    def _look_up(self, digest: bytes) -> bool:
+        # All are compared, each in the same time: how long it takes tells nothing.
+        found = [may_submit for token, may_submit in self._known if hmac.compare_digest(token, digest)]
+        if not found:
+            raise Unauthorized("the token is not known here", where="Authorization")
+        return any(found)
 
 
-async def read_body(request: web.Request) -> bytes:
-    """Return the body of a post. Raises UnsupportedMediaType, or TooLarge before all of it was read."""
-    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in {"utf-8", "utf8"}:
+def check_type(adapter: Adapter, headers: Mapping[bytes, bytes]) -> None:
+    """Raise UnsupportedMediaType for a body that the adapter does not read."""
+    media_type, charset = media_type_of(headers.get(b"content-type", b""))
+    if media_type not in adapter.media_types or charset not in {"utf-8", "utf8"}:
         raise UnsupportedMediaType(
             "another type is needed",
             where="Content-Type",
-            expected="application/json",
-            actual=request.headers.get(hdrs.CONTENT_TYPE, "none"),
+            expected=" | ".join(sorted(adapter.media_types)),
+            actual=headers.get(b"content-type", b"none").decode("latin-1"),
         )
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("bodies come as they are", where="Content-Encoding", expected="identity")
-    parts = bytearray()
-    too_large = (request.content_length or 0) > BODY_BYTES_MAX
-    while not too_large:
-        chunk = await request.content.readany()
-        if not chunk:
-            return bytes(parts)
-        parts += chunk
-        too_large = len(parts) > BODY_BYTES_MAX
-    raise TooLarge("the body is too large", where="body", expected=f"at most {BODY_BYTES_MAX} bytes")
 
 
-def answer_to(faults: Sequence[LedgerError | None], *, is_array: bool) -> web.Response:
+@lru_cache(256)
+def media_type_of(content_type: bytes) -> tuple[str, str]:
+    """Return media type and charset of a Content-Type header, in small letters; ``utf-8`` where it names none."""
+    media_type, *parameters = content_type.decode("latin-1").lower().split(";")
+    charset = "utf-8"
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset":
+            charset = value.strip().strip('"')
+    return media_type.strip(), charset
+
+
+def answer_to(taken: Taken) -> Reply:
     """Return the answer to a post whose good records are spooled and whose bad ones are dead letters."""
-    results = [_result(fault) for fault in faults]
+    faults, is_array = taken
     errors = [fault for fault in faults if fault is not None]
     if not errors:
-        return json_response({"results": results} if is_array else results[0], status=202)
+        return Reply(202, spooled_body(len(faults) if is_array else 0))
     if not is_array:
-        return problem_response(errors[0])
+        return problem_reply(errors[0])
     error = errors[0]
     if len(faults) > 1:
         error = NotAllKept(
             f"{len(errors)} of {len(faults)} were refused and are dead letters, the others are on disk",
             hint="See ledger-agent dead list; all may be handed in again, none counts twice",
         )
-    return problem_response(error, results=results)
+    return problem_reply(error, results=[_result(fault) for fault in faults])
+
+
+@lru_cache(64)
+def spooled_body(count: int) -> bytes:
+    """Return the body of the answer to an array of which all was kept; 0: to a single document."""
+    return msgspec.json.encode({"results": [_result(None)] * count} if count else _result(None))
 
 
 def _result(fault: LedgerError | None) -> dict[str, Any]:
@@ -254,42 +308,22 @@ def problem_of(error: LedgerError) -> dict[str, Any]:
     }
 
 
-def problem_response(error: LedgerError, **more: Any) -> web.Response:
-    """Return the response that reports an error; ``more`` are further members of the document."""
+def problem_reply(error: LedgerError, **more: Any) -> Reply:
+    """Return the answer that reports an error; ``more`` are further members of the document."""
     document = {**problem_of(error), **more}
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if document["status"] in {503, 507} else {}
+    headers = []
+    if document["status"] in {503, 507}:
+        headers.append((b"Retry-After", b"%d" % RETRY_AFTER_S))
     if document["status"] == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="ledger-agent"'
-    return json_response(document, status=document["status"], type_="application/problem+json", headers=headers)
+        headers.append((b"WWW-Authenticate", b'Bearer realm="ledger-agent"'))
+    if isinstance(error, WrongMethod):
+        headers.append((b"Allow", error.expected.encode()))
+    return Reply(document["status"], msgspec.json.encode(document), b"application/problem+json", headers)
 
 
-def json_response(
-    value: Any, *, status: int, type_: str = "application/json", headers: dict[str, str] | None = None
-) -> web.Response:
-    """Return a JSON response."""
-    headers = {"Cache-Control": "no-store", **(headers or {})}
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type=type_, headers=headers)
-
-
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a problem document."""
-    try:
-        return await handler(request)
-    except LedgerError as error:
-        return problem_response(error)
-    except web.HTTPException as error:
-        failure = RequestError(error.reason, where="path" if error.status in {404, 405} else "")
-        failure.status = error.status
-        response = problem_response(failure)
-        if isinstance(error, web.HTTPMethodNotAllowed):
-            response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
-        return response
-    except ConnectionError:
-        # The sender went away; there is nobody to tell.
-        raise
-    except Exception as error:  # noqa: BLE001 - the last line of defence; logged under an id
-        fault_id = secrets.token_hex(8)
-        structlog.get_logger().error("request failed", part="agent", fault_id=fault_id, exc_info=error)
-        hint = f"The agent's log has the details under fault_id {fault_id}"
-        return problem_response(Internal("this program failed", hint=hint), fault_id=fault_id)
+def reply_to_fault(error: Exception) -> Reply:
+    """Return the answer where this program failed; the log has the details."""
+    fault_id = secrets.token_hex(8)
+    structlog.get_logger().error("request failed", part="agent", fault_id=fault_id, exc_info=error)
+    hint = f"The agent's log has the details under fault_id {fault_id}"
+    return problem_reply(Internal("this program failed", hint=hint), fault_id=fault_id)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
 from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter
@@ -21,6 +21,15 @@ TURN_RECORDS: Final = 50
 
 Bury = Callable[[int, list[tuple[bytes, str]]], Awaitable[None]]
 """Puts documents of one kind among the dead letters, each with the reason; on disk on return. Raises StoreError."""
+
+
+class Taken(NamedTuple):
+    """What became of one post."""
+
+    faults: list[LedgerError | None]
+    """For each document, in order: what is wrong with it, None where it is in the spool."""
+    is_array: bool
+    """They came as an array of some kind, also if of one."""
 
 
 @dataclass(slots=True)
@@ -57,11 +66,69 @@ class Intake:
         self._bury = bury
         self._has_room = has_room
         self._where = where
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def take(
-        self, adapter: Adapter, body: bytes, media_type: str = "application/json"
-    ) -> tuple[list[LedgerError | None], bool]:
-        """Take in the CDRs of one post; return what is wrong with each, in order, and whether they came as an array.
+    def post(self, adapter: Adapter, body: bytes, media_type: str, answer: Callable[[Taken | Exception], None]) -> None:
+        """Take in one post as ``take`` does, and call ``answer`` once with what it would return or raise.
+
+        The common post, a few good documents, goes from here straight to the next sync, without a task of its own.
+        """
+        group = self._quick_look(adapter, body, media_type)
+        if group is None:
+            task = asyncio.create_task(self._take_and_answer(adapter, body, media_type, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        documents, is_array = group
+
+        def tell(failure: Exception | None) -> None:
+            if failure is not None:
+                self.counters.refused += len(documents)
+                answer(failure)
+                return
+            self.counters.spooled += len(documents)
+            answer(Taken([None] * len(documents), is_array))
+
+        try:
+            self._writer.put(documents, tell)
+        except StoreError as error:
+            tell(error)
+
+    def _quick_look(
+        self, adapter: Adapter, body: bytes, media_type: str
+    ) -> tuple[list[tuple[int, bytes]], bool] | None:
+        """Return the documents of a post with nothing wrong and few documents; None for any other."""
+        try:
+            documents, is_array = adapter.split(body, media_type)
+            if len(documents) > TURN_RECORDS:
+                return None
+            kind = int(adapter.kind)
+            group = []
+            for document in documents:
+                if len(document) > DOCUMENT_BYTES_MAX:
+                    return None
+                adapter.check(document)
+                group.append((kind, document))
+        except LedgerError:
+            return None
+        return group, is_array
+
+    async def _take_and_answer(
+        self, adapter: Adapter, body: bytes, media_type: str, answer: Callable[[Taken | Exception], None]
+    ) -> None:
+        found: Taken | Exception
+        try:
+            found = await self.take(adapter, body, media_type)
+        except Exception as error:  # noqa: BLE001 - whoever answers tells our faults from theirs
+            found = error
+        answer(found)
+
+    async def close(self) -> None:
+        """Wait for the posts that are at work."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def take(self, adapter: Adapter, body: bytes, media_type: str = "application/json") -> Taken:
+        """Take in the CDRs of one post; return what became of each.
 
         Those with nothing wrong are in the spool on return, the others among the dead letters, all on disk.
         Raises EncodingError for a body that cannot be split (it is a dead letter too), StoreFull or StoreError where
@@ -89,7 +156,7 @@ class Intake:
             self.counters.refused += len(documents)
             raise
         self.counters.spooled += len(good)
-        return faults, is_array
+        return Taken(faults, is_array)
 
     async def _bury_new(self, kind: int, dead: list[tuple[bytes, str]]) -> None:
         """Keep records that never were in the spool: not at the cost of the reserve, they are still with the sender."""

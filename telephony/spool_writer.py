@@ -14,11 +14,14 @@ from telephony.spool import GROUP_BYTES_MAX, HEADER_BYTES, Spool
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Documents in memory that are not on disk yet: a slow disk must not fill the memory."""
 
+Done = Callable[[Exception | None], None]
+"""Told once, in the event loop, that documents are on disk, or why none of them is. Must not raise."""
+
 
 class _Waiting(NamedTuple):
     documents: Sequence[tuple[int, bytes]]
     size: int
-    done: asyncio.Future[None]
+    done: Done
 
 
 class SpoolWriter:
@@ -26,10 +29,12 @@ class SpoolWriter:
 
     Attributes:
         grown: set whenever documents came to be on disk; whoever reads clears it first.
+        groups: how many syncs there were.
     """
 
     def __init__(self, spool: Spool, now_ms: Callable[[], int]) -> None:
         self.grown = asyncio.Event()
+        self.groups = 0
         self._spool = spool
         self._now_ms = now_ms
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="spool-writer")
@@ -42,15 +47,33 @@ class SpoolWriter:
 
         Raises StoreFull, StoreError, or EncodingError as ``Spool.append`` does; then none of them counts as kept.
         """
-        size = sum(len(document) + HEADER_BYTES for _, document in documents)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def tell(failure: Exception | None) -> None:
+            if done.done():
+                return
+            if failure is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failure)
+
+        self.put(documents, tell)
+        await done
+
+    def put(self, documents: Sequence[tuple[int, bytes]], done: Done) -> None:
+        """Write as ``append`` does, and tell ``done``: for a thousand requests a turn, which need no task of their own.
+
+        Raises StoreError where too much waits already; then ``done`` is not told.
+        """
+        size = HEADER_BYTES * len(documents)
+        for _, document in documents:
+            size += len(document)
         if self._waiting_bytes + size > WAITING_BYTES_MAX:
             raise StoreError("the disk is too slow for what comes in", hint="Send it again in some seconds")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(documents, size, done))
         self._waiting_bytes += size
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="spool-writer")
-        await done
 
     async def close(self) -> None:
         """Finish what is under way."""
@@ -68,16 +91,12 @@ class SpoolWriter:
                 await loop.run_in_executor(self._executor, self._append, documents)
             except Exception as error:  # noqa: BLE001 - handed to everybody who waits
                 failure = error
-            for _, size, done in group:
-                self._waiting_bytes -= size
-                if done.done():
-                    continue
-                if failure is None:
-                    done.set_result(None)
-                else:
-                    done.set_exception(failure)
+            self.groups += 1
             if failure is None:
                 self.grown.set()
+            for waiting in group:
+                self._waiting_bytes -= waiting.size
+                waiting.done(failure)
 
     def _append(self, documents: list[tuple[int, bytes]]) -> None:
         self._spool.append(documents, time_ms=self._now_ms())

@@ -48,3 +48,30 @@ def test_every_local_setting_is_documented():
     """What kamailio-local.cfg may define is in the document."""
     settings = set(re.findall(r"^#!ifndef (\w+)", CONFIG, re.MULTILINE))
     assert settings == {name for name in settings if name in DOCUMENT}
+
+
+def delivery(code: int) -> str:
+    """Return what the configuration does with an answer: ``again``, ``singly`` or ``done``; ``code`` as it has it."""
+    route = CONFIG.split("route[CDR_POST] {")[1].split("\n}\n")[0]
+    (condition,) = re.findall(r"if \((\$var\(code\).*)\) \{", route)
+    expression = condition.replace("$var(code)", str(code)).replace("||", "or").replace("&&", "and")
+    assert re.fullmatch(r"[0-9 ()<>=!andor]+", expression)
+    if eval(expression):
+        return "again"
+    return "singly" if code > 299 else "done"
+
+
+def test_only_what_is_about_the_cdr_is_a_dead_letter():
+    """A wrong token or address, which a person mends, must not cost a CDR; nor must libcurl's small numbers."""
+    codes = [*range(100), *range(100, 600)]
+    found = {way: [code for code in codes if delivery(code) == way] for way in ("singly", "done")}
+    assert found == {"singly": [400, 409, 413, 422], "done": list(range(200, 300))}
+
+
+def test_the_queue_is_drained_in_batches():
+    """Up to 50 CDRs are one post, a JSON array; the loop over the queue has no end of its own."""
+    worker = CONFIG.split("route[CDR_WORKER] {")[1].split("\n}\n")[0]
+    assert "$var(count) < 50" in worker
+    assert '$var(body) = "[" + $var(list) + "]";' in worker
+    assert worker.count("mq_fetch") == 1
+    assert re.search(r"^max_while_loops\s*=\s*0$", CONFIG, re.MULTILINE)
