@@ -19,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import Final
 
+from ledger.errors import FieldError
 from ledger.models.rounding import divide_half_up
 from ledger.models.tables import load_idd_milli
 
@@ -27,6 +28,9 @@ R0_MILLI: Final = 93_206
 
 R_MILLI_MAX: Final = 100_000
 """Top of the narrowband R scale."""
+
+R_MILLI_OF_MOS_1: Final = 6_515
+"""The greatest R whose MOS is 1: from here to 100 each R has its own MOS, in millionths."""
 
 MOS_MICRO_MIN: Final = 1_000_000
 MOS_MICRO_MAX: Final = 4_500_000
@@ -40,6 +44,9 @@ IE_MILLI_MAX: Final = 95_000
 
 ONE_WAY_US_MAX: Final = 2_000_000
 """Longest one-way delay that is rated: 2 s. Beyond it there is no conversation to rate."""
+
+RANDOM_MILLI: Final = 1_000
+"""1000 x the burst ratio of random loss, the least there is."""
 
 _FREE_US: Final = 100_000
 """One-way delay that costs nothing: Idd is 0 up to 100 ms."""
@@ -111,6 +118,20 @@ def mos_micro(r_milli: int) -> int:
 def mos_milli(r_milli: int) -> int:
     """Return MOS in thousandths, 1000 to 4500, for an R in thousandths: what a record carries."""
     return (mos_micro(r_milli) + 500) // 1000
+
+
+def r_milli_of(mos: int) -> int:
+    """Return the R, in thousandths, of a MOS in millionths: the least with at least this MOS.
+
+    mos: ``MOS_MICRO_MIN`` to ``MOS_MICRO_MAX``; the answer lies between 6.5 and 100, where the cubic has an inverse
+    (below R 6.5 MOS is 1 throughout). ``r_milli_of(mos_micro(r))`` is ``r`` for every R from ``R_MILLI_OF_MOS_1`` on.
+    Raises FieldError for anything outside the scale.
+    Source: G.107 (06/2015), Appendix I; found by bisection, since its closed form needs arc functions.
+    """
+    if not MOS_MICRO_MIN <= mos <= MOS_MICRO_MAX:
+        expected = f"{MOS_MICRO_MIN} to {MOS_MICRO_MAX} millionths"
+        raise FieldError("no R has this MOS", where="mos", expected=expected, actual=mos)
+    return bisect_left(range(R_MILLI_MAX), mos, lo=R_MILLI_OF_MOS_1, key=mos_micro)
 
 
 def _mos_steps() -> list[int]:

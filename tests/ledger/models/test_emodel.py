@@ -3,60 +3,20 @@
 import csv
 import subprocess
 import sys
-from math import exp, log2, log10, sqrt
+from math import atan2, cos, pi, sqrt
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.errors import FieldError
 from ledger.models import emodel
 from ledger.models.tables import CODECS
+from tests.ledger.models import float_emodel
 
 ROOT = Path(__file__).resolve().parents[3]
 VECTORS = list(csv.DictReader((ROOT / "tests" / "vectors" / "g107.csv").read_text(encoding="ascii").splitlines()))
-
-
-def float_idd(ta_ms):
-    if ta_ms <= 100:
-        return 0.0
-    x = log2(ta_ms / 100)
-    return 25 * ((1 + x**6) ** (1 / 6) - 3 * (1 + (x / 3) ** 6) ** (1 / 6) + 2)
-
-
-def float_r(ie, bpl, loss_percent, burst, ta_ms):
-    """G.107 (06/2015) in full, every parameter but these five at its default, perfect echo control."""
-    slr, rlr, stmr, ds, dr, telr, wepl, qdu = 8, 2, 15, 3, 3, 65, 110, 1
-    nc, nfor, ps, pr = -70, -64, 35, 35
-    olr = slr + rlr
-    nos = ps - slr - ds - 100 + 0.004 * (ps - olr - ds - 14) ** 2
-    pre = pr + 10 * log10(1 + 10 ** ((10 - (stmr + dr)) / 10))
-    nor = rlr - 121 + pre + 0.008 * (pre - 35) ** 2
-    no = 10 * log10(sum(10 ** (n / 10) for n in (nc, nos, nor, nfor + rlr)))
-    ro = 15 - 1.5 * (slr + no)
-    xolr = olr + 0.2 * (64 + no - rlr)
-    iolr = 20 * ((1 + (xolr / 8) ** 8) ** (1 / 8) - xolr / 8)
-    stmro = -10 * log10(10 ** (-stmr / 10) + exp(0) * 10 ** (-telr / 10))
-    ist = (
-        12 * (1 + ((stmro - 13) / 6) ** 8) ** (1 / 8)
-        - 28 * (1 + ((stmro + 1) / 19.4) ** 35) ** (1 / 35)
-        - 13 * (1 + ((stmro - 3) / 33) ** 13) ** (1 / 13)
-        + 29
-    )
-    q = 37 - 15 * log10(qdu)
-    g = 1.07 + 0.258 * q + 0.0602 * q**2
-    iq = 15 * log10(1 + 10 ** ((ro - 100) / 15 + 46 / 8.4 - g / 9) + 10 ** (46 / 30 - g / 40))
-    rle = 10.5 * (wepl + 7)
-    idle = (ro - rle) / 2 + sqrt((ro - rle) ** 2 / 4 + 169)
-    ie_eff = ie + (95 - ie) * loss_percent / (loss_percent / burst + bpl)
-    return ro - (iolr + ist + iq) - idle - float_idd(ta_ms) - ie_eff
-
-
-def float_mos(r):
-    if r <= 0:
-        return 1.0
-    r = min(r, 100.0)
-    return min(4.5, max(1.0, 1 + 0.035 * r + r * (r - 60) * (100 - r) * 7e-6))
 
 
 def inputs(row):
@@ -87,8 +47,8 @@ def test_vectors_lie_beside_the_floating_model():
 
 
 def test_oracle_has_the_default_r_and_mos():
-    assert round(float_r(0, 4.3, 0, 1, 0), 6) == 93.206208
-    assert round(float_mos(float_r(0, 4.3, 0, 1, 0)), 6) == 4.409406
+    assert round(float_emodel.narrowband_r(0, 4.3, 0, 1, 0), 6) == 93.206208
+    assert round(float_emodel.mos(float_emodel.narrowband_r(0, 4.3, 0, 1, 0)), 6) == 4.409406
 
 
 @given(
@@ -103,7 +63,7 @@ def test_integer_model_follows_the_floating_model(codec, expected, lost_ppm, eve
     events = max(1, lost * events_ppm // 10**6) if lost else 0
     burst_milli = emodel.burst_ratio_milli(lost, expected, events)
     r = emodel.r_milli_unclamped(codec.ie_milli, codec.bpl_milli, lost, expected, burst_milli, one_way_us=one_way_us)
-    oracle = float_r(
+    oracle = float_emodel.narrowband_r(
         codec.ie_milli / 1000,
         codec.bpl_milli / 1000,
         100 * lost / expected,
@@ -112,7 +72,7 @@ def test_integer_model_follows_the_floating_model(codec, expected, lost_ppm, eve
     )
     # Linear interpolation and four roundings: half a thousandth each, and the chord under the curve.
     assert abs(r / 1000 - oracle) <= 0.0025
-    assert abs(emodel.mos_micro(r) / 1e6 - float_mos(oracle)) <= 0.00015
+    assert abs(emodel.mos_micro(r) / 1e6 - float_emodel.mos(oracle)) <= 0.00015
 
 
 def test_idd_table_is_as_computed():
@@ -199,3 +159,31 @@ def test_looking_mos_up_is_the_cubic():
         assert emodel.mos_milli(r_milli - 1) == mos_milli - 1
         assert emodel.mos_milli(r_milli) == mos_milli
     assert steps == sorted(steps)
+
+
+def closed_r(mos):
+    """R of a MOS by the closed form of G.107 Appendix I."""
+    h = atan2(15 * sqrt(max(0.0, -903522 + 1113960 * mos - 202500 * mos * mos)), 18566 - 6750 * mos) / 3
+    return 20 / 3 * (8 - sqrt(226) * cos(h + pi / 3))
+
+
+@given(st.integers(emodel.R_MILLI_OF_MOS_1, emodel.R_MILLI_MAX))
+def test_r_of_mos_inverts_mos_of_r(r_milli):
+    assert emodel.r_milli_of(emodel.mos_micro(r_milli)) == r_milli
+
+
+@given(st.integers(emodel.MOS_MICRO_MIN, emodel.MOS_MICRO_MAX))
+def test_r_of_mos_is_the_closed_form(mos):
+    # At the lower end a millionth of MOS is a seventh of a thousandth of R.
+    assert abs(emodel.r_milli_of(mos) / 1000 - closed_r(mos / 1e6)) <= 0.0012
+
+
+def test_every_mos_of_a_record_comes_back_from_its_r():
+    back = [emodel.mos_milli(emodel.r_milli_of(1000 * mos_milli)) for mos_milli in range(1_000, 4_501)]
+    assert back == list(range(1_000, 4_501))
+
+
+@pytest.mark.parametrize("mos", [0, emodel.MOS_MICRO_MIN - 1, emodel.MOS_MICRO_MAX + 1])
+def test_no_r_outside_the_scale_of_mos(mos):
+    with pytest.raises(FieldError, match="no R has this MOS"):
+        emodel.r_milli_of(mos)
