@@ -36,9 +36,7 @@ def compile_methods(parameters: Mapping[str, int]) -> dict[QualityMethod, Method
         return _check_loss(quality, loss_slack_ppm)
 
     return {
-        QualityMethod.G107: _compile_emodel(_NARROWBAND),
-        QualityMethod.G107_1: _compile_emodel(_WIDEBAND),
-        QualityMethod.G107_2: _compile_emodel(_FULLBAND),
+        **{model.method: _compile_emodel(model) for model in EMODELS},
         QualityMethod.RTPENGINE_10: _compile_rtpengine(parameters, rtpengine.mos_milli, rtpengine.MOS_MILLI_MAX),
         QualityMethod.RTPENGINE_13: _compile_rtpengine_13(parameters),
         QualityMethod.FREESWITCH: _compile_freeswitch(parameters),
@@ -47,9 +45,10 @@ def compile_methods(parameters: Mapping[str, int]) -> dict[QualityMethod, Method
     }
 
 
-class _Emodel(NamedTuple):
+class Emodel(NamedTuple):
     """One scale of the E-model, and the codecs that it can rate."""
 
+    method: QualityMethod
     name: str
     """As the Recommendation is called."""
     band: Band
@@ -61,7 +60,9 @@ class _Emodel(NamedTuple):
     """The best MOS by codec row: no loss, no delay."""
 
 
-def _emodel(name: str, band: Band, codec_band: str, rate: Callable[..., tuple[int, int] | None]) -> _Emodel:
+def _emodel(
+    method: QualityMethod, name: str, band: Band, codec_band: str, rate: Callable[..., tuple[int, int] | None]
+) -> Emodel:
     impairments, ceilings_milli = {}, {}
     for row, codec in CODECS.items():
         if (
@@ -73,15 +74,18 @@ def _emodel(name: str, band: Band, codec_band: str, rate: Callable[..., tuple[in
             impairments[row] = codec.ie_milli, codec.bpl_milli
             best = rate(codec.ie_milli, codec.bpl_milli, lost=0, expected=1, loss_events=0, one_way_us=0)
             ceilings_milli[row] = best[1] if best else 0
-    return _Emodel(name, band, rate, impairments, ceilings_milli)
+    return Emodel(method, name, band, rate, impairments, ceilings_milli)
 
 
-_NARROWBAND: Final = _emodel("G.107", Band.NARROWBAND, "N", emodel.rate)
-_WIDEBAND: Final = _emodel("G.107.1", Band.WIDEBAND, "W", partial(emodel_wide.rate, emodel_wide.WIDEBAND))
-_FULLBAND: Final = _emodel("G.107.2", Band.FULLBAND, "F", partial(emodel_wide.rate, emodel_wide.FULLBAND))
+EMODELS: Final = (
+    _emodel(QualityMethod.G107, "G.107", Band.NARROWBAND, "N", emodel.rate),
+    _emodel(QualityMethod.G107_1, "G.107.1", Band.WIDEBAND, "W", partial(emodel_wide.rate, emodel_wide.WIDEBAND)),
+    _emodel(QualityMethod.G107_2, "G.107.2", Band.FULLBAND, "F", partial(emodel_wide.rate, emodel_wide.FULLBAND)),
+)
+"""The E-models, by which a call is rated where its platform gave counters and delay but no MOS."""
 
 
-def _compile_emodel(model: _Emodel) -> MethodCheck:
+def _compile_emodel(model: Emodel) -> MethodCheck:
     """Return the check of an E-model: R and MOS from codec, delay and counters are exactly what the record says."""
     impairment_of, rate, band, ceilings_milli = model.impairments.get, model.rate, model.band, model.ceilings_milli
 
@@ -258,7 +262,7 @@ def _refuse_expected(quality: Quality, received: int) -> Violation:
     )
 
 
-def _refuse_rating(quality: Quality, rating: tuple[int, int], model: _Emodel) -> Violation:
+def _refuse_rating(quality: Quality, rating: tuple[int, int], model: Emodel) -> Violation:
     if quality.r_milli != rating[0]:
         return Violation(
             f"{NAME}/r-factor",
@@ -297,7 +301,7 @@ def _refuse_reading(name: str, reading: Reading, expected_milli: int, step_milli
     )
 
 
-def _refuse_unratable(record: CallRecord, quality: Quality, model: _Emodel) -> Violation:
+def _refuse_unratable(record: CallRecord, quality: Quality, model: Emodel) -> Violation:
     """Return why the model cannot have rated this record."""
     message = f"{model.name} cannot rate this call, so the record must have no quality or name another method"
     field: str

@@ -294,7 +294,7 @@ def test_wider_models_are_recomputed_exactly(monkeypatch, scale, method, band):
     letter = {Band.WIDEBAND: "W", Band.FULLBAND: "F"}[band]
     codec = Codec(900, "wide", "plc", 20_000, 12_000, 15_000, 0, 16_000, letter, "A")
     monkeypatch.setattr(voice_methods, "CODECS", {900: codec})
-    model = voice_methods._emodel("G.107.x", band, letter, partial(emodel_wide.rate, scale))
+    model = voice_methods._emodel(method, "G.107.x", band, letter, partial(emodel_wide.rate, scale))
     check = voice_methods._compile_emodel(model)
     one = {"lost": 30, "expected": 3_000, "loss_events": 30, "one_way_us": 150_000}
     r_milli, mos_milli = emodel_wide.rate(scale, 12_000, 15_000, **one)
