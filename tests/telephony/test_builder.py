@@ -185,8 +185,8 @@ def test_best_below_mean():
     call = with_quality(call, average=mean, lowest=None, highest=low)
     assert build_record(call, Profile(KEY), SALTS).warnings == [
         (
-            "quality left out: The mean MOS is not between the worst and the best reading: quality.mean.mos_milli is 4400, "
-            "expected worst unknown <= mean <= best 4200"
+            "quality left out: The mean MOS is not between the worst and the best reading: quality.mean.mos_milli "
+            "is 4400, expected worst unknown <= mean <= best 4200"
         )
     ]
 

@@ -180,8 +180,8 @@ def test_counters_of_another_stream_are_no_reason_to_distrust_the_rest():
     assert record.quality is None
     assert warnings == [
         (
-            "quality left out: Packets expected are not those received and those lost together: quality.packets_expected "
-            "is 500, expected 290, or less with duplicates and nothing lost"
+            "quality left out: Packets expected are not those received and those lost together: "
+            "quality.packets_expected is 500, expected 290, or less with duplicates and nothing lost"
         )
     ]
     record, _ = built(found, heard(QualityMethod.MEASURED, observer=Observer.UNKNOWN))
