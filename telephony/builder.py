@@ -1,8 +1,7 @@
 """From a SourceCall to what goes on the chain: a CallRecord, and the private part that stays with the carrier.
 
-Quality is taken over only where the platform's figures agree with themselves and with the formula they claim; where
-they do not, the record goes without, and a warning says why: a call must not be lost for a bad MOS. Energy is
-computed here with the integer models, so that every node recomputes the same figure.
+Quality is ``telephony.quality``'s. Energy is computed here with the integer models, so that every node recomputes the
+same figure.
 
 Pure but for ``fresh_salts``. Quantities are integers with the unit last in the name.
 """
@@ -11,30 +10,25 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ledger.cdr import (
-    Band,
     Boundary,
     CallRecord,
     DeviceClass,
     Energy,
     EnergyMethod,
     Leg,
-    MosKind,
-    Observer,
-    Quality,
-    QualityMethod,
-    Reading,
     Service,
     call_commitment,
 )
 from ledger.commitment import PRIVATE_FIELDS, PrivatePart, make_private_part, party_commitment
 from ledger.errors import ConfigError
-from ledger.models import carbon, energy, rtpengine
+from ledger.models import carbon, energy
 from ledger.models.tables import CODECS, NETWORK_FACTORS, Codec
-from telephony.source import SourceCall, SourceQuality, SourceReading
+from telephony.quality import add_levels, add_quality
+from telephony.source import SourceCall
 
 _E164: Final = re.compile(r"(?:sips?|tel):(\+[1-9][0-9]{6,14})(?:[@;].*)?", re.ASCII | re.IGNORECASE)
 
@@ -44,13 +38,6 @@ PACKET_US_DEFAULT: Final = 20_000
 SPARE_PACKETS: Final = 2
 SPARE_PPM: Final = 200
 """How far a sender's clock may run fast: more packets than that in the call's time contradict the packet time."""
-
-_OBSERVERS: Final = {
-    Leg.ORIGINATING: (Observer.CALLER, Observer.BOTH, Observer.CALLEE),
-    Leg.TERMINATING: (Observer.CALLEE, Observer.BOTH, Observer.CALLER),
-    Leg.TRANSIT: (Observer.BOTH, Observer.CALLER, Observer.CALLEE),
-}
-"""Whose ears count, best first: a carrier answers for what its own customer heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +111,15 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
     salts: one for each private field, from ``fresh_salts``; never used twice.
     Raises FieldError where a private field is too long.
     """
-    warnings: list[str] = []
+    warnings = list(call.notes)
+    call = _in_order(call, warnings)
+    leg = profile.leg if call.leg is None else call.leg
     private = make_private_part(private_values(call), salts)
-    sent, received = _directions(call, profile.leg)
+    sent, received = _directions(call, leg)
     record = CallRecord(
         version=1,
-        service=profile.service,
-        leg=profile.leg,
+        service=profile.service if call.service is None else call.service,
+        leg=leg,
         party_commitment=party_commitment(private),
         call_commitment=call_commitment(profile.record_key, call.call_id, call.from_tag, call.invite_cseq),
         setup_ms=call.setup_ms,
@@ -144,11 +133,30 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
         packets_received=received[0],
         octets_sent=sent[1],
         octets_received=received[1],
-        quality=choose_quality(call, profile.leg, warnings),
+        quality=None,
         levels=None,
         energy=compute_energy(call, profile.energy) if profile.energy else None,
     )
+    record = add_levels(add_quality(record, call, warnings), call, warnings)
     return Built(record, private, warnings)
+
+
+def _in_order(call: SourceCall, warnings: list[str]) -> SourceCall:
+    """Return ``call`` with times that only the coarseness of the platform's clock put out of order in order.
+
+    Some platforms have the setup in milliseconds and the answer in whole seconds, or minutes: an answer may then seem
+    to come up to a step before the setup. What is further out of order is left to the rules, which refuse it.
+    """
+    step_ms, setup_ms, answer_ms, end_ms = call.time_step_ms, call.setup_ms, call.answer_ms, call.end_ms
+    if answer_ms and setup_ms - step_ms < answer_ms < setup_ms:
+        answer_ms = setup_ms
+    begun_ms = answer_ms or setup_ms
+    if begun_ms - step_ms < end_ms < begun_ms:
+        end_ms = begun_ms
+    if (answer_ms, end_ms) == (call.answer_ms, call.end_ms):
+        return call
+    warnings.append(f"times in steps of {step_ms} ms were out of order: the later ones were moved to the earlier")
+    return replace(call, answer_ms=answer_ms, end_ms=end_ms)
 
 
 def private_values(call: SourceCall) -> dict[str, str]:
@@ -213,89 +221,6 @@ def packets_possible(codec: Codec, duration_ms: int) -> int:
     """Return the most packets a sender of ``codec`` can have sent in ``duration_ms``."""
     packets = -(-duration_ms * 1000 // codec.packet_us)
     return packets + SPARE_PACKETS + packets * SPARE_PPM // 1_000_000
-
-
-def choose_quality(call: SourceCall, leg: Leg, warnings: list[str]) -> Quality | None:
-    """Return the quality as rtpengine 10 measured it, None where it has none that can stand.
-
-    Of the observers with complete figures the one nearest to this carrier's customer counts. A contradiction within
-    its figures is a warning and no quality; there is no falling back to another observer, which would be choosing
-    among figures of a relay that has just been caught out.
-    """
-    by_observer = {quality.observer: quality for quality in call.qualities}
-    for observer in _OBSERVERS[leg]:
-        found = by_observer.get(observer)
-        mean = _complete(found.average, call) if found else None
-        if found is None or found.samples is None or mean is None:
-            continue
-        quality = _rtpengine_quality(found, found.samples, mean, call)
-        contradiction = contradiction_of(quality, call)
-        if contradiction is None:
-            return quality
-        warnings.append(f"quality left out: {contradiction}")
-        return None
-    if call.qualities:
-        warnings.append("quality left out: a MOS without samples, round trip, jitter or loss cannot be checked")
-    return None
-
-
-def _rtpengine_quality(found: SourceQuality, samples: int, mean: Reading, call: SourceCall) -> Quality:
-    return Quality(
-        method=QualityMethod.RTPENGINE_10,
-        band=Band.NARROWBAND,
-        kind=MosKind.CQ,
-        observer=found.observer,
-        samples=samples,
-        r_milli=None,
-        one_way_us=None,
-        # The CDR has percentages, no counts of the receiver.
-        packets_expected=0,
-        packets_lost=0,
-        packets_discarded=0,
-        loss_events=0,
-        mean=mean,
-        worst=_complete(found.lowest, call),
-        best=_complete(found.highest, call),
-    )
-
-
-def _complete(reading: SourceReading | None, call: SourceCall) -> Reading | None:
-    """Return ``reading`` as a record has it, None where one of its figures is missing.
-
-    Moments are in whole seconds from the media session's second of birth, so the last one may seem to lie after the
-    call's end; it is put there.
-    """
-    if reading is None or reading.rtt_us is None or reading.jitter_us is None or reading.loss_ppm is None:
-        return None
-    at_ms = min(reading.at_ms or 0, call.end_ms - call.setup_ms)
-    return Reading(
-        mos_milli=reading.mos_milli,
-        rtt_us=reading.rtt_us,
-        jitter_us=reading.jitter_us,
-        loss_ppm=reading.loss_ppm,
-        at_ms=at_ms,
-    )
-
-
-def contradiction_of(quality: Quality, call: SourceCall) -> str | None:
-    """Return in what figures of rtpengine contradict themselves or its formula, None when in nothing."""
-    for name, reading in (("mean", quality.mean), ("worst", quality.worst), ("best", quality.best)):
-        if reading is None:
-            continue
-        if not rtpengine.MOS_MILLI_MIN <= reading.mos_milli <= rtpengine.MOS_MILLI_MAX:
-            return f"{name} MOS {reading.mos_milli} milli is beyond what rtpengine-10 can give"
-        # Inputs come with the extremes alone: the mean of MOS is not the MOS of the means.
-        expected = rtpengine.mos_milli(reading.rtt_us, reading.jitter_us, reading.loss_ppm)
-        if name != "mean" and abs(reading.mos_milli - expected) > rtpengine.STEP_MILLI:
-            return f"{name} MOS {reading.mos_milli} milli, but its round trip, jitter and loss give {expected}"
-    if quality.worst and quality.worst.mos_milli > quality.mean.mos_milli:
-        return f"worst MOS {quality.worst.mos_milli} milli is above the mean of {quality.mean.mos_milli}"
-    if quality.best and quality.best.mos_milli < quality.mean.mos_milli:
-        return f"best MOS {quality.best.mos_milli} milli is below the mean of {quality.mean.mos_milli}"
-    talk_s = (call.end_ms - call.answer_ms) // 1000 if call.answer_ms else 0
-    if quality.samples > talk_s + 1:
-        return f"{quality.samples} samples in {talk_s} s, but rtpengine takes one a second"
-    return None
 
 
 def compute_energy(call: SourceCall, profile: EnergyProfile) -> Energy:

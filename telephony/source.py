@@ -21,7 +21,7 @@ class SourceReading:
     """One moment, or the mean, of the quality that a platform measured."""
 
     mos_milli: int
-    """MOS x 1000, 0 to 5000."""
+    """MOS x 1000, 0 to 5000; 0: the platform gave none."""
     rtt_us: int | None
     """Round-trip time of both legs together."""
     jitter_us: int | None

@@ -244,7 +244,7 @@ class _Generator:
         if talk_ms >= UNRATABLE_BELOW_MS and self.below(100) >= self.traffic.unmeasured_percent:
             if codec.ie_milli is not None and codec.bpl_milli is not None and self.bits(1):
                 quality = self.rated(codec.ie_milli, codec.bpl_milli, expected, lost, talk_ms)
-                levels = self.levels() if not self.bits(3) else None
+                levels = self.levels(talk_ms) if not self.bits(3) else None
             else:
                 quality = self.relayed(end_ms - setup_ms, talk_ms, loss_class)
         payload_octets = codec.payload_octets or _VARIABLE_OCTETS
@@ -338,16 +338,17 @@ class _Generator:
             best=Reading(best_milli, rtt_us, jitter_us, 0, ringing_ms + self.below(talk_ms) // 1000 * 1000),
         )
 
-    def levels(self) -> Levels:
-        """Return what an RFC 3611 report adds; a telephone's ordinary levels."""
+    def levels(self, talk_ms: int) -> Levels:
+        """Return what an RFC 3611 report adds; a telephone's ordinary levels, and bursts in every other call."""
+        has_bursts = self.bits(1)
         return Levels(
             signal_dbm0=-30 + self.below(14),
             noise_dbm0=-70 + self.below(12),
             rerl_db=40 + self.below(30),
-            burst_density=self.below(20),
+            burst_density=has_bursts * (16 + self.below(60)),
             gap_density=self.below(4),
-            burst_ms=self.below(900),
-            gap_ms=2_000 + self.below(40_000),
+            burst_ms=has_bursts * (40 + self.below(900)),
+            gap_ms=min(talk_ms, 2_000 + self.below(40_000)),
             jitter_buffer_ms=40,
             jitter_buffer_max_ms=120,
             end_system_delay_ms=60 + self.below(60),

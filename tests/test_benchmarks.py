@@ -36,15 +36,16 @@ KEYS = {
 
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchmarks import finality, frames, traffic  # noqa: E402
+from benchmarks import finality, frames, rules, traffic  # noqa: E402
 from benchmarks.__main__ import PARTS  # noqa: E402
 from benchmarks.load import percentile  # noqa: E402
 from benchmarks.report import Figure, print_table, write_json  # noqa: E402
 
-from ledger.cdr import CallRecord, record_key_of  # noqa: E402
+from ledger.cdr import CallRecord, QualityMethod, record_key_of  # noqa: E402
 from ledger.codec import decode  # noqa: E402
 from ledger.crypto import PrivateKey, is_valid_signature  # noqa: E402
 from ledger.transaction import Transaction, tx_id_of  # noqa: E402
+from telephony.synthetic import Traffic, generate_records  # noqa: E402
 
 
 def test_percentile_is_the_smallest_value_that_so_many_do_not_exceed() -> None:
@@ -152,3 +153,13 @@ def test_an_unknown_part_is_named() -> None:
     assert (
         "no such part: one_nod; there are ceilings, one_node, four_nodes, consensus, audit, idle, memory" in done.stderr
     )
+
+
+def test_the_cost_of_the_rules_is_that_of_real_work() -> None:
+    """Quality is rated to what the record says, and energy is reckoned wherever there is some."""
+    records = [next(iter(chunk)) for chunk in [generate_records(Traffic(seed=n, start_ms=10**12)) for n in range(40)]]
+    rated = [record for record in records if record.quality and record.quality.method is QualityMethod.G107]
+    assert rated
+    assert [rules.rate(record) for record in rated] == [record.quality.mean.mos_milli for record in rated]
+    assert [rules.reckon(record) > 0 for record in records] == [record.energy is not None for record in records]
+    assert rules.measure_rules(records=10, rounds=1) > 0

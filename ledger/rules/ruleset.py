@@ -22,13 +22,13 @@ from ledger.errors import ConfigError, EncodingError
 from ledger.genesis import RulePin, RuleSetPin, TablePin, rule_set_id_of
 from ledger.models.tables import BASES, NO_BASIS, TABLES, verify_tables
 from ledger.readable import from_readable
-from ledger.rules import call_shape, energy, voice_quality
+from ledger.rules import call_shape, energy, levels, voice_quality
 from ledger.rules.base import Check, RuleContext, RuleModule, Violation
 
 _INSTALL_HINT: Final = "Install the release of ledgerd that this chain's rules ask for"
 
 MODULES: Final[Mapping[tuple[str, int], RuleModule]] = MappingProxyType(
-    {(m.name, m.version): m for m in (call_shape.MODULE, energy.MODULE, voice_quality.MODULE)}
+    {(m.name, m.version): m for m in (call_shape.MODULE, energy.MODULE, levels.MODULE, voice_quality.MODULE)}
 )
 """Every released rule module by (name, version)."""
 
@@ -121,10 +121,10 @@ class RuleSet:
 
 
 def _in_turn(checks: list[Check]) -> Check:
-    """Return one check that asks ``checks`` in turn; three without a loop, which saves a tenth of the time."""
-    if len(checks) == 3:
-        first, second, third = checks
-        return lambda record: first(record) or second(record) or third(record)
+    """Return one check that asks ``checks`` in turn; four without a loop, which saves a tenth of the time."""
+    if len(checks) == 4:
+        first, second, third, fourth = checks
+        return lambda record: first(record) or second(record) or third(record) or fourth(record)
 
     def check(record: CallRecord) -> Violation | None:
         for one in checks:

@@ -18,7 +18,8 @@ PIN = default_rule_set_pin("lifecycle")
 FROZEN_VECTORS = {
     ("call-shape", 1): "31f8559217630b0ad928b4aec5137cc73d3617d81eef320f525ee6aab560c191",
     ("energy", 1): "50659323bafa32cc88131f8d31b38889e5302546c3d44cbf75bd1e18483135e8",
-    ("voice-quality", 1): "54d13b5a47b81351801788daaeb6439489f9f74ea3dcbcf1e9beab0eeb1872fc",
+    ("levels", 1): "dd880933326af52279f0407e0c1bc54924d662d6966d6437e615420e7108439d",
+    ("voice-quality", 1): "7b8367d92132a05166fa5a609667f9392bd6d97b915d06909068d66bd0845d1d",
 }
 
 
