@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -236,15 +237,17 @@ class Vault:
         """Return the rows of ``entries``, their keys durable."""
         wanted: dict[str, set[bytes]] = {}
         named: list[tuple[str, bytes, bytes]] = []
+        subjects = cache(self._files.subject_of)
         for entry in entries:
             period, caller, callee = period_of(entry.setup_ms), b"", b""
             if entry.private is not None:
-                caller, callee = (self._files.subject_of(field.value) for field in entry.private.fields[:2])
+                fields = entry.private.fields
+                caller, callee = subjects(fields[0].value), subjects(fields[1].value)
                 wanted.setdefault(period, set()).update((caller, callee))
             named.append((period, caller, callee))
         # A crash after this leaves keys that open nothing yet.
-        for period, subjects in wanted.items():
-            self._files.keys(period).ensure(subjects)
+        for period, missing in wanted.items():
+            self._files.keys(period).ensure(missing)
         chance = secrets.token_bytes(NONCES_BYTES * len(entries))
         rows: list[tuple[object, ...]] = []
         for number, (entry, (period, caller, callee)) in enumerate(zip(entries, named, strict=True)):

@@ -106,26 +106,26 @@ def leaves_of(fields: list[PrivateField]) -> list[bytes]:
 
 def seal(part: PrivatePart, record_key: bytes, keys: Keys, nonces: bytes) -> Bodies:
     """Return ``part`` encrypted, with four fresh nonces. Both keys must be there."""
-    caller, callee, *rest = part.fields
-    return seal_fields({"caller": [caller], "callee": [callee], "rest": rest}, record_key, keys, nonces)
+    fields = part.fields
+    return seal_fields({"caller": fields[:1], "callee": fields[1:2], "rest": fields[2:]}, record_key, keys, nonces)
 
 
 def seal_fields(groups: dict[str, list[PrivateField]], record_key: bytes, keys: Keys, nonces: bytes) -> Bodies:
     """Return what there is of ``caller``, ``callee`` and ``rest`` encrypted, with four fresh nonces."""
-    first, second, third, fourth = (nonces[i : i + NONCE_BYTES] for i in range(0, 4 * NONCE_BYTES, NONCE_BYTES))
     caller = callee = rest = None
     if "caller" in groups:
-        assert keys.caller is not None
-        caller = first + keys.caller.encrypt(first, encode(groups["caller"]), b"caller" + record_key)
+        caller = _sealed(keys.caller, nonces[:12], encode(groups["caller"]), b"caller" + record_key)
     if "callee" in groups:
-        assert keys.callee is not None
-        callee = second + keys.callee.encrypt(second, encode(groups["callee"]), b"callee" + record_key)
+        callee = _sealed(keys.callee, nonces[12:24], encode(groups["callee"]), b"callee" + record_key)
     if "rest" in groups:
-        assert keys.caller is not None
-        assert keys.callee is not None
-        inner = third + keys.callee.encrypt(third, encode(groups["rest"]), b"rest" + record_key)
-        rest = fourth + keys.caller.encrypt(fourth, inner, b"rest" + record_key)
+        inner = _sealed(keys.callee, nonces[24:36], encode(groups["rest"]), b"rest" + record_key)
+        rest = _sealed(keys.caller, nonces[36:], inner, b"rest" + record_key)
     return Bodies(caller, callee, rest)
+
+
+def _sealed(key: AESGCM | None, nonce: bytes, data: bytes, bound: bytes) -> bytes:
+    assert key is not None
+    return nonce + key.encrypt(nonce, data, bound)
 
 
 def unseal(bodies: Bodies, record_key: bytes, keys: Keys) -> dict[str, list[PrivateField]]:

@@ -20,13 +20,12 @@ from ledger.errors import ConfigError
 from telephony.vault_bodies import Bodies, Keys, Shredding, UnreadableBody, leaves_of, seal_fields, unseal
 from telephony.vault_files import VaultFiles
 from telephony.vault_holds import HELD_NOW, Holds
-from telephony.vault_keys import HELD, NONCE_BYTES, KeyFile, end_of_period_ms, periods_in
+from telephony.vault_keys import DAY_MS, HELD, NONCE_BYTES, KeyFile, end_of_period_ms, periods_in
 
 BATCH: Final = 1000
 """Records of one commit: it stays short, and so does the write-ahead log."""
 REASON_MAX: Final = 200
 """Characters of a reason."""
-DAY_MS: Final = 86_400_000
 RETAIN_DAYS_MAX: Final = 36_500
 
 _MEANT: Final = {"subject": "(r.caller = :what OR r.callee = :what)", "period": "r.period = :what"}

@@ -15,7 +15,8 @@ import errno
 import os
 import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -34,10 +35,11 @@ DATA_KEY_BYTES: Final = 32
 SUBJECT_BYTES: Final = 16
 PERIODS_OPEN_MAX: Final = 4
 """Key files held in memory: records come from this month and the last; older ones are read to be shown."""
-KEYS_READY_MAX: Final = 2048
-"""Keys of a file held unwrapped, about 2 kB each: those of the batch at hand, and of who calls often."""
+KEYS_READY_MAX: Final = 8192
+"""Keys of a file held unwrapped: those of the batch at hand, and of who calls often."""
 HELD: Final = "held"
 """Name of the file whose keys belong to records under a hold, not to a period."""
+DAY_MS: Final = 86_400_000
 _ALL: Final = b""
 """In the place of a subject: every key of the file was shredded."""
 
@@ -219,7 +221,12 @@ def end_of_period_ms(period: str) -> int:
 
 def period_of(time_ms: int) -> str:
     """Return the period (UTC month) of a time as ``2026-11``."""
-    return datetime.fromtimestamp(time_ms // 1000, tz=UTC).strftime("%Y-%m")
+    return _period_of_day(time_ms // DAY_MS)
+
+
+@lru_cache(maxsize=1024)
+def _period_of_day(day: int) -> str:
+    return (date(1970, 1, 1) + timedelta(day)).strftime("%Y-%m")
 
 
 def fingerprint(secret: bytes) -> bytes:
