@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ledger.commitment import PRIVATE_FIELDS
 from ledger.errors import ConfigError
+from telephony.numbers import ANONYMOUS
 from telephony.vault_bodies import Bodies, Keys, Shredding, UnreadableBody, leaves_of, seal_fields, unseal
 from telephony.vault_files import VaultFiles
 from telephony.vault_holds import HELD_NOW, Holds
@@ -97,7 +98,7 @@ class Erasure:
         both and go. Records under a hold are kept until it is released. A call that comes in later is new.
         Raises ConfigError for an empty party or a reason that does not fit, StoreError.
         """
-        if not party:
+        if party in {"", ANONYMOUS}:
             raise ConfigError("whom?", where="subject", expected="a number or URI as the vault has it")
         if party.lstrip("+") in reason:
             raise ConfigError("the reason names the subject", where="reason", hint="It is kept: leave the number out")
