@@ -129,7 +129,7 @@ def _sip(rest: str, region: str) -> str:
 
 def _host(text: str) -> str:
     """Return host and port, without parameters and headers; the port of SIP itself is left out."""
-    return re.split(r"[;?]", text, maxsplit=1)[0].lower().removesuffix(":5060")
+    return re.split(r"[;?]", text, maxsplit=1)[0].strip().lower().removesuffix(":5060")
 
 
 def _number_in(text: str, region: str) -> str:
