@@ -282,6 +282,8 @@ async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, toke
     vault = Vault(config.data / "vault", secret) if secret is not None and node.submit_key is not None else None
     if vault is not None:
         stack.callback(vault.close)
-    profile = Profile(secret, energy=energy_profile(config.energy)) if secret is not None else None
+    profile = None
+    if secret is not None:
+        profile = Profile(secret, energy=energy_profile(config.energy), region=config.region)
     parts = ApiParts(tokens=tokens, hosts=config.hosts, vault=vault, profile=profile)
     return await listen_on(stack, make_app(node, parts), config.api, "--api")
