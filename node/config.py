@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ledger.errors import ConfigError
+from telephony.numbers import check_region
 
 ENVIRONMENT_PREFIX = "LEDGERD_"
 _PEER = re.compile(r"wss?://[A-Za-z0-9.:\[\]_-]{1,200}")
@@ -54,6 +55,7 @@ class NodeConfig:
         endpoint: the address given to peers, where it differs from ``listen``.
         submit_key: PEM file of a key with the submit role, for records handed to this node.
         member_secret: file with the member's secret, for call commitments and the party vault.
+        region: country of national phone numbers in CDRs, ``GB``; empty: only international ones are read.
         tokens: JSON file of API tokens.
         hosts: Host header values the API answers to, beside loopback.
         tls_certificate: PEM file of the certificate (chain) that peers are served with; peers then dial ``wss://``.
@@ -76,6 +78,7 @@ class NodeConfig:
     endpoint: str = ""
     submit_key: Path | None = None
     member_secret: Path | None = None
+    region: str = ""
     tokens: Path | None = None
     hosts: tuple[str, ...] = ()
     tls_certificate: Path | None = None
@@ -150,6 +153,15 @@ def _parse_text(value: Any, *, where: str) -> str:
     return value
 
 
+def _parse_region(value: Any, *, where: str) -> str:
+    text = _parse_text(value, where=where)
+    try:
+        check_region(text)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=where, expected=error.expected, actual=text) from None
+    return text
+
+
 def _parse_path(value: Any, *, where: str) -> Path:
     return Path(value) if isinstance(value, Path) else Path(_parse_text(value, where=where)).expanduser()
 
@@ -172,6 +184,7 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "endpoint": _parse_endpoint,
     "submit_key": _parse_path,
     "member_secret": _parse_path,
+    "region": _parse_region,
     "tokens": _parse_path,
     "hosts": _parse_list,
     "tls_certificate": _parse_path,

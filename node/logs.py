@@ -1,5 +1,8 @@
 """Structured logs: one event with fields, readable on a terminal, JSON for machines. Never a private field.
 
+What an exception says may hold what a platform or a peer sent, ``KeyError: '+442071838750'``. Traces therefore name
+the kind and the places; in words come only errors of the disk and of the project that tell of the program itself.
+
 Source: docs/operations.md, "Logs".
 """
 
@@ -7,9 +10,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import structlog
+
+from ledger.errors import ConfigError, EncodingError, LedgerError, RuleViolation
 
 
 def set_up_logs(level: str, form: str) -> None:
@@ -31,7 +37,7 @@ def set_up_logs(level: str, form: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(lambda info: trace_of(info[1])),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -47,9 +53,32 @@ class _LibraryLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
         log = get_log("library").bind(logger=record.name)
-        log.log(record.levelno, "library warning", message=record.getMessage(), exc_info=record.exc_info)
+        # asyncio shows below its first line what was under way, with the arguments.
+        message = record.getMessage().partition("\n")[0]
+        log.log(record.levelno, "library warning", message=message, exc_info=record.exc_info)
 
 
 def get_log(name: str) -> Any:
     """Return a logger whose events carry ``part=name``."""
     return structlog.get_logger().bind(part=name)
+
+
+def trace_of(error: BaseException | None) -> str:
+    """Return where an exception was raised and of what kind it is, with what led to it; no words that others sent."""
+    parts: list[str] = []
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        places = "".join(traceback.format_list(traceback.extract_tb(error.__traceback__)))
+        parts.append(f"Traceback (most recent call last):\n{places}{_named(error)}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n\nThe above happened before this:\n\n".join(reversed(parts))
+
+
+def _named(error: BaseException) -> str:
+    """Return the kind of an exception, and its words where they are the program's own."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, OSError):
+        return f"{name}: {error.strerror}"
+    is_own = isinstance(error, LedgerError) and not isinstance(error, EncodingError | RuleViolation | ConfigError)
+    return f"{name}: {error}" if is_own else name

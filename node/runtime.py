@@ -282,7 +282,9 @@ async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, toke
     vault = Vault(config.data / "vault", secret) if secret is not None and node.submit_key is not None else None
     if vault is not None:
         stack.callback(vault.close)
-    energy = energy_profile(config.energy, carbon_basis=node.genesis.parameters.carbon_basis)
-    profile = Profile(secret, energy=energy) if secret is not None else None
+    profile = None
+    if secret is not None:
+        energy = energy_profile(config.energy, carbon_basis=node.genesis.parameters.carbon_basis)
+        profile = Profile(secret, energy=energy, region=config.region)
     parts = ApiParts(tokens=tokens, hosts=config.hosts, vault=vault, profile=profile)
     return await listen_on(stack, make_app(node, parts), config.api, "--api")

@@ -8,7 +8,6 @@ Pure but for ``fresh_salts``. Quantities are integers with the unit last in the 
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -27,10 +26,9 @@ from ledger.commitment import PRIVATE_FIELDS, PrivatePart, make_private_part, pa
 from ledger.errors import ConfigError
 from ledger.models import carbon, energy
 from ledger.models.tables import CODECS, NETWORK_FACTORS, Codec
+from telephony.numbers import party_of
 from telephony.quality import add_levels, add_quality
 from telephony.source import SourceCall
-
-_E164: Final = re.compile(r"(?:sips?|tel):(\+[1-9][0-9]{6,14})(?:[@;].*)?", re.ASCII | re.IGNORECASE)
 
 PACKET_US_DEFAULT: Final = 20_000
 """The default packet time of audio codecs (RFC 3551, 4.2), taken where the counters do not tell."""
@@ -89,6 +87,9 @@ class Profile:
     leg: Leg = Leg.ORIGINATING
     service: Service = Service.VOICE
     energy: EnergyProfile | None = None
+    region: str = ""
+    """The country whose national number formats the platform writes, ``GB``; empty: only international ones are read.
+    Checked by ``telephony.numbers.check_region``."""
 
 
 class Built(NamedTuple):
@@ -114,7 +115,7 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
     warnings = list(call.notes)
     call = _in_order(call, warnings)
     leg = profile.leg if call.leg is None else call.leg
-    private = make_private_part(private_values(call), salts)
+    private = make_private_part(private_values(call, profile.region), salts)
     sent, received = _directions(call, leg)
     record = CallRecord(
         version=1,
@@ -159,23 +160,17 @@ def _in_order(call: SourceCall, warnings: list[str]) -> SourceCall:
     return replace(call, answer_ms=answer_ms, end_ms=end_ms)
 
 
-def private_values(call: SourceCall) -> dict[str, str]:
-    """Return the private fields of ``call`` by the names of PRIVATE_FIELDS."""
+def private_values(call: SourceCall, region: str = "") -> dict[str, str]:
+    """Return the private fields of ``call`` by the names of PRIVATE_FIELDS; numbers as those of ``region``."""
     return {
-        "caller": party_of(call.caller),
-        "callee": party_of(call.callee),
+        "caller": party_of(call.caller, region),
+        "callee": party_of(call.callee, region),
         "call_id": call.call_id,
         "from_tag": call.from_tag,
         "to_tag": call.to_tag,
         "addresses": call.source_address,
         "raw": call.raw,
     }
-
-
-def party_of(uri: str) -> str:
-    """Return the E.164 number in a SIP or tel URI, ``+442071838750``; the URI as it is where there is none."""
-    found = _E164.fullmatch(uri)
-    return found[1] if found else uri
 
 
 def _directions(call: SourceCall, leg: Leg) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -2,80 +2,46 @@
 
 Beside each private part stands what the carrier's node must know to take a record in exactly once: the record key,
 a keyed hash of what was handed in, and where on the chain the record went. Nothing that is personal is on disk in
-the clear: subjects and contents are keyed hashes, bodies are AES-256-GCM under a key of their subject and month,
-bound to their record. Whoever forgets a subject's keys has forgotten the subject.
+the clear: subjects and contents are keyed hashes, bodies are AES-256-GCM under keys of their subjects (caller and
+callee) and month, bound to their record. Whoever forgets a subject's keys has forgotten the subject: ``erasure`` does.
 
 Bodies lie in SQLite (write-ahead log, every commit synced), keys in files of their own (``telephony.vault_keys``).
 A vault belongs to one process. Calls block; they may come from any thread, one at a time.
 
-Source: docs/api.md, "Private fields".
+Source: docs/privacy.md, "The vault".
 """
 
 from __future__ import annotations
 
 import secrets
 import sqlite3
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ledger.codec import decode, encode
-from ledger.commitment import PrivatePart
+from ledger.commitment import PrivateField, PrivatePart
 from ledger.crypto import hmac_sha256
-from ledger.errors import (
-    ConfigError,
-    EncodingError,
-    StoreDamaged,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-    StoreVersion,
-)
-from telephony.vault_keys import (
-    NONCE_BYTES,
-    PERIODS_OPEN_MAX,
-    SUBJECT_BYTES,
-    KeyFile,
-    derive_key,
-    fingerprint,
-    period_of,
-)
+from telephony.vault_bodies import REST, Bodies, Keys, PrivateView, UnreadableBody, leaves_of, seal, unseal
+from telephony.vault_erasure import Erasure, keys_of
+from telephony.vault_files import VaultFiles
+from telephony.vault_keys import NONCE_BYTES, derive_key, period_of
 
-FORMAT_VERSION: Final = 1
-"""Of the database's tables; others are refused."""
-SECRET_BYTES: Final = 32
 FIND_MAX: Final = 500
 """Keys asked for in one statement: SQLite takes 999 variables at least."""
-
-_SCHEMA: Final = """
-CREATE TABLE vault (name TEXT PRIMARY KEY, value BLOB NOT NULL);
-CREATE TABLE record (
-    number INTEGER PRIMARY KEY,
-    record_key BLOB NOT NULL UNIQUE,
-    content BLOB NOT NULL,      -- keyed hash of what was handed in
-    tx_id BLOB,                 -- null until the ledger has it on disk
-    tx_index INTEGER,
-    period TEXT NOT NULL,
-    subject BLOB NOT NULL,
-    nonce BLOB,                 -- null where the record came without a private part
-    body BLOB
-);
-CREATE INDEX record_unplaced ON record (record_key) WHERE tx_id IS NULL;
-CREATE INDEX record_subject ON record (subject);
-"""
+NONCES_BYTES: Final = 4 * NONCE_BYTES
+"""Of one record."""
 
 _PUT: Final = """
-INSERT INTO record (record_key, content, period, subject, nonce, body) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (record_key) DO UPDATE SET content = excluded.content, tx_id = NULL, tx_index = NULL,
-    period = excluded.period, subject = excluded.subject, nonce = excluded.nonce, body = excluded.body
+INSERT OR REPLACE INTO record (record_key, content, period, caller, callee, caller_body, callee_body, rest_body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+"""Replaced, not changed: it gets a number of its own, and no older shredding means it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +50,7 @@ class VaultEntry:
 
     record_key: bytes
     setup_ms: int
-    """Decides the period of its key."""
+    """Decides the period of its keys."""
     content: bytes
     """``Vault.content_hash`` of what was handed in."""
     private: PrivatePart | None
@@ -110,46 +76,33 @@ class Place:
 
 
 class Vault:
-    """The party vault of one member at one node."""
+    """The party vault of one member at one node.
+
+    Attributes:
+        erasure: forgets subjects and periods, holds what is disputed, keeps to the retention policy.
+    """
 
     def __init__(self, directory: Path, secret: bytes) -> None:
-        """Open the vault in ``directory``, making it where there is none.
+        """Open the vault in ``directory``, making it where there is none; end what a crash left of a shredding.
 
         secret: the member's 32 bytes.
         Raises ConfigError for another member's secret, StoreLocked while another process has the vault, StoreVersion
         for another format, StoreDamaged or StoreError for what cannot be read.
         """
-        if len(secret) != SECRET_BYTES:
-            raise ConfigError("not a member secret", where="member_secret", expected=f"{SECRET_BYTES} bytes")
-        self._directory = directory
-        self._secret = secret
+        self._files = VaultFiles(directory, secret)
+        self._db, self._lock, self._translated = self._files.db, self._files.lock, self._files.translated
         self._content_key = derive_key(secret, "content")
-        self._subject_key = derive_key(secret, "subject")
         self._sealing = AESGCM(derive_key(secret, "sealed"))
-        self._files: OrderedDict[str, KeyFile] = OrderedDict()
-        self._lock = threading.Lock()
+        self.erasure = Erasure(self._files)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"the vault cannot be made: {error.strerror}", where=str(directory)) from None
-        self._path = directory / "vault.sqlite"
-        with self._translated():
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=0)
-            try:
-                self._prepare()
-            except BaseException:
-                self._db.close()
-                raise
-
-    # -- what others call --------------------------------------------------------------------------------------------
+            self.erasure.resume()
+        except BaseException:
+            self._files.close()
+            raise
 
     def content_hash(self, data: bytes) -> bytes:
         """Return the keyed hash (32 bytes) that stands for ``data``: only the member can test a guess."""
         return hmac_sha256(self._content_key, data)
-
-    def subject_of(self, caller: str) -> bytes:
-        """Return the 16 bytes that stand for a caller in this vault."""
-        return hmac_sha256(self._subject_key, caller.encode("utf-8", "surrogateescape"))[:SUBJECT_BYTES]
 
     def store(self, entries: Sequence[VaultEntry], places: Sequence[Place] = ()) -> None:
         """Keep ``entries`` and note ``places`` of records kept before; all durable on return, or nothing.
@@ -172,20 +125,14 @@ class Vault:
         """
         with self._lock, self._translated():
             rows = self._encrypt(entries)
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.executemany(_PUT, rows)
-                self._db.executemany(
+            with self._files.transaction() as db:
+                db.executemany(_PUT, rows)
+                db.executemany(
                     "UPDATE record SET tx_id = ?, tx_index = ? WHERE record_key = ?",
                     [(place.tx_id, place.index, place.record_key) for place in places],
                 )
-                self._db.executemany("DELETE FROM record WHERE record_key = ?", [(key,) for key in gone])
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                db.executemany("DELETE FROM record WHERE record_key = ?", [(key,) for key in gone])
+                yield db
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -206,7 +153,7 @@ class Vault:
         try:
             return self._sealing.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound)
         except (InvalidTag, ValueError):
-            raise self._damaged("a sealed document") from None
+            raise self._files.damaged("a sealed document") from None
 
     def put_many(self, entries: Sequence[VaultEntry]) -> None:
         """Keep ``entries``, as ``store`` does."""
@@ -229,23 +176,52 @@ class Vault:
         return found
 
     def get(self, record_key: bytes) -> PrivatePart | None:
-        """Return the private part of a record; None where there is none here, or its subject was forgotten.
+        """Return the private part of a record; None where there is none here, or something of it was shredded.
 
         Raises StoreDamaged for bytes that are not those written, or a key that is lost.
         """
+        view = self.look(record_key)
+        return view.part if view is not None else None
+
+    def look(self, record_key: bytes) -> PrivateView | None:
+        """Return what is left of the private part of a record, and why the rest is gone; None where it had none.
+
+        Raises as ``get`` does.
+        """
         with self._lock, self._translated():
-            query = "SELECT period, subject, nonce, body FROM record WHERE record_key = ?"
+            query = """SELECT period, caller, callee, has_own_keys, caller_body, callee_body, rest_body, leaves,
+                caller_shredding, callee_shredding, rest_shredding FROM record WHERE record_key = ?"""
             row = self._db.execute(query, (record_key,)).fetchone()
-            if row is None or row[3] is None:
+            if row is None:
                 return None
-            period, subject, nonce, body = row
-            key = self._file(period).key_of(subject)
-            if key is None:
+            period, caller, callee, has_own_keys, *rest = row
+            bodies, leaves, numbers = Bodies(*rest[:3]), rest[3], rest[4:]
+            if not any(bodies) and not any(numbers):
                 return None
+            keys = keys_of(self._files, record_key, None if has_own_keys else period, caller, callee, bodies)
             try:
-                return decode(key.decrypt(nonce, body, record_key), PrivatePart)
-            except (InvalidTag, ValueError, EncodingError):
-                raise self._damaged(f"the private part of record {record_key.hex()}") from None
+                groups = unseal(bodies, record_key, keys)
+            except UnreadableBody:
+                raise self._files.damaged(f"the private part of record {record_key.hex()}") from None
+            reasons = self.erasure.shreddings_by_number(numbers)
+        fields: dict[str, PrivateField] = {field.name: field for group in groups.values() for field in group}
+        shredded = {
+            name: reasons.get(number)
+            for group, number in zip(("caller", "callee", "rest"), numbers, strict=True)
+            if group not in groups
+            for name in (REST if group == "rest" else (group,))
+        }
+        if not shredded:
+            return PrivateView(fields, {}, leaves_of(list(fields.values())))
+        kept = [leaves[i : i + 32] for i in range(0, len(leaves), 32)] if leaves else None
+        return PrivateView(fields, shredded, kept)
+
+    def records_of(self, party: str) -> list[tuple[bytes, str]]:
+        """Return record key and period of every record that a caller or callee is in, shredded or not, in order."""
+        subject = self.erasure.subject_of(party)
+        with self._lock, self._translated():
+            query = "SELECT record_key, period FROM record WHERE caller = ?1 OR callee = ?1 ORDER BY number"
+            return [(key, period) for key, period in self._db.execute(query, (subject,))]
 
     def unplaced(self, limit: int) -> list[bytes]:
         """Return record keys that wait for their place, at most ``limit``: what a crash interrupted."""
@@ -253,125 +229,33 @@ class Vault:
             rows = self._db.execute("SELECT record_key FROM record WHERE tx_id IS NULL LIMIT ?", (limit,))
             return [row[0] for row in rows]
 
-    def shred_subject(self, caller: str) -> int:
-        """Forget every private part of a caller, for good; return how many there were. Durable on return.
-
-        First the keys go, each period's file replaced by one without them, then the bodies. The records on the chain
-        stay, and can no longer be connected with anybody.
-        """
-        subject = self.subject_of(caller)
-        with self._lock, self._translated():
-            query = "SELECT DISTINCT period FROM record WHERE subject = ? AND body IS NOT NULL"
-            for (period,) in self._db.execute(query, (subject,)).fetchall():
-                self._file(period).shred(subject)
-            # A crash between leaves bodies that nothing opens any more.
-            erase = "UPDATE record SET nonce = NULL, body = NULL WHERE subject = ? AND body IS NOT NULL"
-            return self._db.execute(erase, (subject,)).rowcount
-
     def close(self) -> None:
         """Release the files; a second time does nothing."""
-        with self._lock:
-            self._db.close()
-
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _prepare(self) -> None:
-        """Set the database up. The lock is taken with the first statement and held until ``close``."""
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        # What is deleted is overwritten, not left in free pages.
-        self._db.execute("PRAGMA secure_delete = ON")
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            self._check_version()
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        self._path.chmod(0o600)
-
-    def _check_version(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            for statement in _SCHEMA.split(";\n"):
-                self._db.execute(statement)
-            self._db.execute("INSERT INTO vault VALUES ('member', ?)", (fingerprint(self._secret),))
-            self._db.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif version != FORMAT_VERSION:
-            raise StoreVersion(
-                "the vault is of another format version",
-                where=str(self._path),
-                expected=FORMAT_VERSION,
-                actual=version,
-                hint="Use the release that wrote it",
-            )
-        row = self._db.execute("SELECT value FROM vault WHERE name = 'member'").fetchone()
-        if row is None or row[0] != fingerprint(self._secret):
-            raise ConfigError(
-                "the vault was made with another member secret",
-                where=str(self._directory),
-                hint="Give the secret that was in use when the vault was made; without it nothing in it can be read",
-            )
+        self._files.close()
 
     def _encrypt(self, entries: Sequence[VaultEntry]) -> list[tuple[object, ...]]:
         """Return the rows of ``entries``, their keys durable."""
         wanted: dict[str, set[bytes]] = {}
-        named: list[tuple[str, bytes]] = []
+        named: list[tuple[str, bytes, bytes]] = []
+        subjects = cache(self._files.subject_of)
         for entry in entries:
-            period, subject = period_of(entry.setup_ms), self._subject_in(entry.private)
-            named.append((period, subject))
+            period, caller, callee = period_of(entry.setup_ms), b"", b""
             if entry.private is not None:
-                wanted.setdefault(period, set()).add(subject)
+                fields = entry.private.fields
+                caller, callee = subjects(fields[0].value), subjects(fields[1].value)
+                wanted.setdefault(period, set()).update((caller, callee))
+            named.append((period, caller, callee))
         # A crash after this leaves keys that open nothing yet.
-        for period, subjects in wanted.items():
-            self._file(period).ensure(subjects)
+        for period, missing in wanted.items():
+            self._files.keys(period).ensure(missing)
+        chance = secrets.token_bytes(NONCES_BYTES * len(entries))
         rows: list[tuple[object, ...]] = []
-        for entry, (period, subject) in zip(entries, named, strict=True):
-            nonce = body = None
+        for number, (entry, (period, caller, callee)) in enumerate(zip(entries, named, strict=True)):
+            bodies = Bodies(None, None, None)
             if entry.private is not None:
-                key = self._file(period).key_of(subject)
-                assert key is not None
-                nonce = secrets.token_bytes(NONCE_BYTES)
-                body = key.encrypt(nonce, encode(entry.private), entry.record_key)
-            rows.append((entry.record_key, entry.content, period, subject, nonce, body))
+                file = self._files.keys(period)
+                nonces = chance[NONCES_BYTES * number : NONCES_BYTES * (number + 1)]
+                keys = Keys(file.key_of(caller), file.key_of(callee))
+                bodies = seal(entry.private, entry.record_key, keys, nonces)
+            rows.append((entry.record_key, entry.content, period, caller, callee, *bodies))
         return rows
-
-    def _subject_in(self, private: PrivatePart | None) -> bytes:
-        if private is None:
-            return b""
-        caller = next((field.value for field in private.fields if field.name == "caller"), b"")
-        return hmac_sha256(self._subject_key, caller)[:SUBJECT_BYTES]
-
-    def _file(self, period: str) -> KeyFile:
-        file = self._files.get(period)
-        if file is None:
-            file = self._files[period] = KeyFile(self._directory, period, self._secret)
-            while len(self._files) > PERIODS_OPEN_MAX:
-                self._files.popitem(last=False)
-        self._files.move_to_end(period)
-        return file
-
-    def _damaged(self, what: str) -> StoreDamaged:
-        return StoreDamaged(
-            f"{what} on disk cannot be read",
-            where=str(self._path),
-            hint="Restore the vault from a backup; the chain itself is not touched",
-        )
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn SQLite's errors into the project's."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "")
-            if name.startswith("SQLITE_FULL"):
-                hint = "Free some space; nothing that was kept is lost"
-                raise StoreFull("no room for the vault", where=str(self._path), hint=hint) from None
-            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise StoreLocked("another process has the vault", where=str(self._path)) from None
-            if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-                raise self._damaged("the vault's database") from None
-            raise StoreError(f"the vault cannot be used: {error}", where=str(self._path)) from None

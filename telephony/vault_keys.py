@@ -1,8 +1,10 @@
 """The keys of the party vault: one data key for each subject and period, one file for each period.
 
 A file holds one JSON object on each line. A new key is appended and synced before anything is encrypted under it;
-to shred a key the file is written anew without it, synced and put in the place of the old one, so that no copy
+to shred keys the file is written anew without them, synced and put in the place of the old one, so that no copy
 stays behind. Keys are wrapped with a key derived from the member's secret: the file alone opens nothing.
+
+Records under a dispute hold have keys of their own, each record for each party, in the file named ``held``.
 
 Source: docs/api.md, "Private fields".
 """
@@ -11,8 +13,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -23,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ledger.errors import StoreDamaged, StoreError, StoreFull
+from ledger.errors import ConfigError, StoreDamaged, StoreError, StoreFull
 
 NONCE_BYTES: Final = 12
 """96 bits, drawn at random: for one key at most 2^32 of them are safe, and a key serves one subject for a month."""
@@ -31,7 +35,15 @@ DATA_KEY_BYTES: Final = 32
 SUBJECT_BYTES: Final = 16
 PERIODS_OPEN_MAX: Final = 4
 """Key files held in memory: records come from this month and the last; older ones are read to be shown."""
+KEYS_READY_MAX: Final = 8192
+"""Keys of a file held unwrapped: those of the batch at hand, and of who calls often."""
+HELD: Final = "held"
+"""Name of the file whose keys belong to records under a hold, not to a period."""
+DAY_MS: Final = 86_400_000
+_ALL: Final = b""
+"""In the place of a subject: every key of the file was shredded."""
 
+_PERIOD: Final = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])", re.ASCII)
 _RESTORE: Final = "Restore the vault from a backup; the chain itself is not touched"
 
 
@@ -39,7 +51,7 @@ class KeyLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line of a key file."""
 
     subject: str
-    """Hex of 16 bytes."""
+    """Hex of 16 bytes; empty: all that were in the file before."""
     wrapped: str
     """Hex of nonce and encrypted data key; empty: the key was shredded."""
 
@@ -51,7 +63,7 @@ def derive_key(secret: bytes, purpose: str) -> bytes:
 
 
 class KeyFile:
-    """The data keys of one period, ``2026-11``."""
+    """The data keys of one period, ``2026-11``, or of the records under a hold."""
 
     def __init__(self, directory: Path, period: str, secret: bytes) -> None:
         """Read the file if there is one. Raises StoreDamaged for a line that is none, StoreError for an unreadable one.
@@ -59,22 +71,33 @@ class KeyFile:
         A line without its end at the end of the file is what a crash leaves; nothing was encrypted under that key
         yet, and the next one is written in its place.
         """
-        self.path = directory / f"keys-{period}.jsonl"
+        self.path = path_of(directory, period)
         self._period = period
         self._wrapping = AESGCM(derive_key(secret, f"wrap/{period}"))
         self._lines: dict[bytes, bytes] = {}
+        self._ready: dict[bytes, AESGCM] = {}
         self._size = 0
         self._read()
 
+    def __len__(self) -> int:
+        """Return how many keys there are."""
+        return sum(1 for wrapped in self._lines.values() if wrapped)
+
     def key_of(self, subject: bytes) -> AESGCM | None:
         """Return the data key of ``subject``, None where it was shredded. Raises StoreDamaged for a lost one."""
+        ready = self._ready.get(subject)
+        if ready is not None:
+            return ready
         wrapped = self._lines.get(subject)
         if wrapped is None:
+            if _ALL in self._lines:
+                return None
             raise StoreDamaged("the key of a subject is not there", where=str(self.path), hint=_RESTORE)
         if not wrapped:
             return None
         try:
-            return AESGCM(self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], self._bound(subject)))
+            raw = self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], self._bound(subject))
+            return self._keep_ready(subject, raw)
         except (InvalidTag, ValueError):
             raise StoreDamaged("the key of a subject does not open", where=str(self.path), hint=_RESTORE) from None
 
@@ -83,7 +106,15 @@ class KeyFile:
         missing = sorted(subject for subject in subjects if not self._lines.get(subject))
         if not missing:
             return
-        lines = {subject: self._wrap(subject) for subject in missing}
+        size = NONCE_BYTES + DATA_KEY_BYTES
+        # Drawn at once: asking the system for each costs more than the encryption.
+        chance = secrets.token_bytes(len(missing) * size)
+        drawn = [chance[start : start + size] for start in range(0, len(chance), size)]
+        raw = {subject: part[NONCE_BYTES:] for subject, part in zip(missing, drawn, strict=True)}
+        lines = {
+            subject: self._wrap(subject, part[:NONCE_BYTES], raw[subject])
+            for subject, part in zip(missing, drawn, strict=True)
+        }
         data = b"".join(_line(subject, wrapped) for subject, wrapped in lines.items())
         is_new = not self.path.exists()
         try:
@@ -102,28 +133,45 @@ class KeyFile:
             raise _failed(self.path, error) from None
         self._size += len(data)
         self._lines.update(lines)
+        for subject, key in raw.items():
+            self._keep_ready(subject, key)
 
-    def shred(self, subject: bytes) -> bool:
-        """Forget the key of ``subject`` for good; whether there was one. Durable on return."""
-        if not self._lines.get(subject):
-            return False
-        lines = {**self._lines, subject: b""}
+    def shred(self, subjects: set[bytes]) -> int:
+        """Forget the keys of ``subjects`` for good; return how many there were. Durable on return."""
+        gone = {subject for subject in subjects if self._lines.get(subject)}
+        if gone:
+            self._replace({**self._lines, **dict.fromkeys(gone, b"")})
+        return len(gone)
+
+    def shred_all(self) -> int:
+        """Forget every key of the file for good; return how many there were. Durable on return."""
+        count = len(self)
+        if count or _ALL not in self._lines:
+            self._replace({_ALL: b""})
+        return count
+
+    def _replace(self, lines: dict[bytes, bytes]) -> None:
         data = b"".join(_line(name, wrapped) for name, wrapped in lines.items())
         temporary = self.path.with_suffix(".new")
         try:
             _write_synced(temporary, data)
-            # A crash before this leaves the old file and the key in it; after it, the key is gone.
+            # A crash before this leaves the old file and the keys in it; after it, they are gone.
             temporary.replace(self.path)
             _sync_directory(self.path.parent)
         except OSError as error:
             raise _failed(self.path, error) from None
         self._lines = lines
+        self._ready.clear()
         self._size = len(data)
-        return True
 
-    def _wrap(self, subject: bytes) -> bytes:
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._wrapping.encrypt(nonce, secrets.token_bytes(DATA_KEY_BYTES), self._bound(subject))
+    def _keep_ready(self, subject: bytes, raw: bytes) -> AESGCM:
+        if len(self._ready) >= KEYS_READY_MAX:
+            self._ready.clear()
+        key = self._ready[subject] = AESGCM(raw)
+        return key
+
+    def _wrap(self, subject: bytes, nonce: bytes, raw: bytes) -> bytes:
+        return nonce + self._wrapping.encrypt(nonce, raw, self._bound(subject))
 
     def _bound(self, subject: bytes) -> bytes:
         """Return what a wrapped key is bound to, so that lines cannot be exchanged."""
@@ -147,9 +195,38 @@ class KeyFile:
         self._size = end
 
 
+def path_of(directory: Path, period: str) -> Path:
+    """Return where the keys of a period are."""
+    return directory / f"keys-{period}.jsonl"
+
+
+def periods_in(directory: Path) -> list[str]:
+    """Return the periods that have a key file, the oldest first. Raises StoreError."""
+    try:
+        names = [path.name[5:-6] for path in directory.glob("keys-*.jsonl")]
+    except OSError as error:
+        raise _failed(directory, error) from None
+    return sorted(name for name in names if name != HELD)
+
+
+def end_of_period_ms(period: str) -> int:
+    """Return the first moment after a period, UTC. Raises ConfigError for what is no month."""
+    found = _PERIOD.fullmatch(period)
+    if not found:
+        raise ConfigError("not a period", where="period", expected="a month as 2026-11", actual=period)
+    year, month = int(found[1]), int(found[2])
+    first_after = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+    return int(first_after.timestamp()) * 1000
+
+
 def period_of(time_ms: int) -> str:
     """Return the period (UTC month) of a time as ``2026-11``."""
-    return datetime.fromtimestamp(time_ms // 1000, tz=UTC).strftime("%Y-%m")
+    return _period_of_day(time_ms // DAY_MS)
+
+
+@lru_cache(maxsize=1024)
+def _period_of_day(day: int) -> str:
+    return (date(1970, 1, 1) + timedelta(day)).strftime("%Y-%m")
 
 
 def fingerprint(secret: bytes) -> bytes:

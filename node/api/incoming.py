@@ -22,6 +22,7 @@ from telephony.adapters import kamailio
 from telephony.adapters.base import is_utf8
 from telephony.admission import NotYet, check_admissible
 from telephony.builder import Profile, build_record, fresh_salts
+from telephony.vault_bodies import PrivateView
 
 RECORDS_MAX: Final = ITEMS_MAX
 """Records of one request."""
@@ -126,12 +127,22 @@ def private_of_json(document: object) -> PrivatePart:
         raise FieldError(error.what, where=where, expected=error.expected, actual=error.actual) from None
 
 
-def private_to_json(private: PrivatePart) -> dict[str, Any]:
-    """Return the private part as ``private_of_json`` takes it."""
-    return {
-        field.name: {"salt": field.salt.hex(), "value": field.value.decode("utf-8", "backslashreplace")}
-        for field in private.fields
-    }
+def private_to_json(view: PrivateView) -> dict[str, Any]:
+    """Return what there is of a private part as ``private_of_json`` takes it, and why the rest is gone."""
+    shown: dict[str, Any] = {}
+    for index, name in enumerate(PRIVATE_FIELDS):
+        field = view.fields.get(name)
+        if field is not None:
+            shown[name] = {"salt": field.salt.hex(), "value": field.value.decode("utf-8", "backslashreplace")}
+            continue
+        why = view.shredded[name]
+        shown[name] = {
+            "shredded_ms": why.time_ms if why else None,
+            "reason": why.reason if why else "its key is gone; when and why is not known here",
+            # What stands for it when the others are proven.
+            "leaf": view.leaves[index].hex() if view.leaves else None,
+        }
+    return shown
 
 
 def _salt(value: object, where: str) -> bytes:

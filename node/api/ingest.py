@@ -24,6 +24,7 @@ from ledger.validation import record_keys
 from node.api.backend import Backend, RecordRef
 from node.api.problems import NotSigned, OtherContent, Overloaded
 from telephony.vault import Place, Vault, VaultEntry, VaultRow
+from telephony.vault_bodies import PrivateView
 
 RECORDS_WAITING_MAX: Final = 20_000
 """Records taken from requests that are not answered yet: about 100 MB with their raw documents."""
@@ -77,9 +78,9 @@ class VaultWriter:
         """Return what the vault knows of records."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self.vault.find, keys)
 
-    async def get(self, record_key: bytes) -> PrivatePart | None:
-        """Return the private part of a record."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, self.vault.get, record_key)
+    async def look(self, record_key: bytes) -> PrivateView | None:
+        """Return what there is of the private part of a record."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self.vault.look, record_key)
 
     async def unplaced(self) -> list[bytes]:
         """Return the records without a place."""

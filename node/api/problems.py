@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import secrets
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from ledger.errors import (
     StoreVersion,
     UnusableTransaction,
 )
-from node.logs import get_log
+from node.logs import get_log, trace_of
 
 PROBLEM_TYPE: Final = "application/problem+json"
 URN: Final = "urn:ledgerd:problem:"
@@ -279,8 +278,8 @@ def _internal(request: web.Request, error: Exception) -> web.Response:
         fault_id=fault_id,
         method=request.method,
         route=str(route and route.canonical),
-        # As text made here: a renderer that shows local variables would show private fields.
-        traceback="".join(traceback.format_exception(error)),
+        # Without the error's words, which may be a private field.
+        traceback=trace_of(error),
     )
     return problem_response(
         Internal("this program failed", hint=f"The log of the node has the details under fault_id {fault_id}"),

@@ -73,7 +73,7 @@ async def get_record(request: web.Request) -> web.Response:
         "record": to_readable(record),
     }
     if roles is not None and "private" in roles and member_id == node.member_id and context.writer is not None:
-        private = await context.writer.get(record_key)
+        private = await context.writer.look(record_key)
         document["private"] = None if private is None else private_to_json(private)
     return json_response(document)
 

@@ -32,6 +32,7 @@ def run(
     submit_key: Annotated[Text, typer.Option(help="PEM file of the key that signs records handed in here.")] = None,
     member_secret: Annotated[Text, typer.Option(help="File with the member's secret.")] = None,
     tokens: Annotated[Text, typer.Option(help="JSON file of API tokens.")] = None,
+    region: Annotated[Text, typer.Option(help="Country of national phone numbers in CDRs, as GB.")] = None,
     hosts: Annotated[Text, typer.Option(help="Host headers the API answers to beside loopback.")] = None,
     tls_certificate: Annotated[Text, typer.Option(help="PEM certificate that peers are served with.")] = None,
     tls_key: Annotated[Text, typer.Option(help="PEM key of that certificate.")] = None,

@@ -22,8 +22,9 @@ from audit.export import export_chain
 from audit.receipt import verify_receipt
 from ledger.cdr import CallRecord, Leg, ReleasedBy, Service, call_commitment, record_key_of
 from ledger.codec import encode
-from ledger.commitment import PRIVATE_FIELDS, make_private_part, party_commitment
+from ledger.commitment import PRIVATE_FIELDS, PrivateField, field_leaf, make_private_part, party_commitment
 from ledger.errors import InvalidProof, StoreError, StoreFull, UnusableTransaction
+from ledger.merkle import leaf_hash, root
 from ledger.readable import from_readable, to_readable
 from ledger.transaction import tx_id_of
 from node.api import ApiParts, make_app
@@ -353,6 +354,23 @@ async def test_the_numbers_of_a_cdr_are_in_the_vault_and_not_on_the_chain(api, t
     for text in (number[1:], owner["private"]["callee"]["value"][1:], CDRS[0]["call_id"]):
         assert text.encode() not in body
         assert text.encode() not in on_disk
+
+
+async def test_what_was_shredded_says_when_and_why_and_the_rest_is_provable(api):
+    body = with_private(1)
+    _, stored = await api.post("/v1/records", body)
+    api.vault.erasure.shred_subject("+442071838750", reason="asked to by letter", now_ms=NOW_MS)
+    _, owner = await api.get(stored["url"], **OWNER)
+    gone = owner["private"]["caller"]
+    assert (gone["shredded_ms"], gone["reason"]) == (NOW_MS, "asked to by letter")
+    assert {name for name, field in owner["private"].items() if "value" in field} == {"callee"}
+    leaves = [bytes.fromhex(field["leaf"]) for name, field in owner["private"].items() if name != "callee"]
+    callee = PrivateField("callee", bytes.fromhex(body["private"]["callee"]["salt"]), b"")
+    leaves.insert(1, leaf_hash(field_leaf(callee)))
+    assert root(leaves).hex() == owner["record"]["party_commitment"]
+    api.vault.erasure.shred_period(api.vault.records_of("+442071838750")[0][1], reason="too old", now_ms=NOW_MS + 1)
+    _, owner = await api.get(stored["url"], **OWNER)
+    assert owner["private"]["callee"] == {"shredded_ms": NOW_MS + 1, "reason": "too old", "leaf": None}
 
 
 async def test_another_members_record_shows_no_private_fields(api):

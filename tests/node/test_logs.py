@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import logging
 from node.logs import get_log, set_up_logs
@@ -32,6 +34,50 @@ def test_a_librarys_words_are_one_event_with_their_trace() -> None:
     assert (library["event"], library["part"], library["logger"]) == ("library warning", "library", "aiohttp.server")
     assert (library["message"], library["level"]) == ("Error handling request", "error")
     assert "ZeroDivisionError" in library["exception"]
+
+
+PRIVATE = """
+import asyncio, sys, tempfile
+from ledger.errors import FieldError, StoreError
+from node.logs import get_log, set_up_logs
+set_up_logs("info", {form!r})
+log = get_log("part")
+number = "+442071838750"
+def first():
+    {{}}[number]
+def wrapped():
+    try:
+        first()
+    except KeyError as error:
+        raise FieldError("not a number", where="from", actual=number) from error
+def disk():
+    raise StoreError("no room", where="the spool") from OSError(28, "No space left", number)
+for work in (first, wrapped, disk):
+    try:
+        work()
+    except Exception as error:
+        log.error("failed", exc_info=error)
+async def lost():
+    asyncio.get_running_loop().create_future().set_exception(ValueError(number))
+asyncio.run(lost())
+async def task():
+    async def inside(argument):
+        raise ValueError(argument)
+    held = asyncio.create_task(inside(number))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+asyncio.run(task())
+"""
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_what_an_exception_says_is_not_logged(form: str) -> None:
+    """Kinds and places are, and the words of errors that tell of the program itself."""
+    command = [sys.executable, "-c", PRIVATE.format(form=form)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stderr
+    assert "2071838750" not in said
+    for word in ("KeyError", "ledger.errors.FieldError", "no room", "No space left", "ValueError", "in first"):
+        assert word in said
 
 
 def test_the_level_holds_for_both() -> None:

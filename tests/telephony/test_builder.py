@@ -27,7 +27,7 @@ from ledger.errors import ConfigError
 from ledger.models import carbon, energy, rtpengine
 from ledger.models.tables import CODECS, INTENSITY_MG_PER_KWH
 from telephony.adapters.kamailio import parse_cdr
-from telephony.builder import EnergyProfile, Profile, build_record, fresh_salts, party_of
+from telephony.builder import EnergyProfile, Profile, build_record, fresh_salts
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -278,23 +278,6 @@ def test_energy_profile_refused(changes, where):
     with pytest.raises(ConfigError) as caught:
         energy_profile(**changes)
     assert caught.value.where == where
-
-
-@pytest.mark.parametrize(
-    ("uri", "party"),
-    [
-        ("sip:+442071838750@lab.test", "+442071838750"),
-        ("sips:+442071838750@lab.test:5061;user=phone", "+442071838750"),
-        ("tel:+442071838750;phone-context=x", "+442071838750"),
-        ("sip:02071838750@lab.test", "sip:02071838750@lab.test"),
-        ("sip:anna@lab.test", "sip:anna@lab.test"),
-        ("sip:+44@lab.test", "sip:+44@lab.test"),
-        ("", ""),
-    ],
-)
-def test_party(uri, party):
-    """A number in E.164 where there is one, else the URI."""
-    assert party_of(uri) == party
 
 
 def test_private_part_is_provable_field_by_field():

@@ -1,0 +1,174 @@
+"""``ledger-agent vault``: what a person at a stopped agent can look up, show to others, forget and hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ledger.commitment import PrivateField, check_field, make_private_part, party_commitment
+from ledger.errors import ConfigError, FieldError, InvalidProof, StoreLocked
+from node.cli.agent import app
+from node.cli.vault import months_in
+from telephony.vault import Vault, VaultEntry
+
+SECRET = bytes(range(32))
+NOVEMBER_MS = 1_795_231_128_494
+ANNA, BEN = "+442071838750", "sip:ben@host.test"
+DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "privacy.md").read_text()
+
+
+def key(number: int) -> bytes:
+    """Return a record key."""
+    return number.to_bytes(16)
+
+
+PARTS = {
+    number: make_private_part(
+        {"caller": caller, "callee": BEN, "call_id": f"call-{number}"}, [bytes([number, i]) * 16 for i in range(7)]
+    )
+    for number, caller in ((1, ANNA), (2, ANNA), (3, "+12025550123"))
+}
+
+
+class Commands:
+    """Runs commands on one vault."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "vault"
+        self._secret = folder / "secret"
+        self._secret.write_text(SECRET.hex() + "\n")
+        with_records = Vault(self.folder, SECRET)
+        with_records.put_many([VaultEntry(key(number), NOVEMBER_MS, b"c" * 32, part) for number, part in PARTS.items()])
+        with_records.close()
+
+    def run(self, *arguments: str, stdin: str = "") -> Result:
+        """Run one command."""
+        place = ("--vault", str(self.folder), "--member-secret", str(self._secret))
+        return CliRunner().invoke(app, ["vault", *arguments, *place], input=stdin)
+
+    def said(self, *arguments: str, stdin: str = "") -> str:
+        """Run one command that does what it is told; return what it printed."""
+        result = self.run(*arguments, stdin=stdin)
+        assert result.exception is None
+        return result.stdout
+
+    def refused(self, *arguments: str) -> BaseException:
+        """Run one that does not; return why."""
+        result = self.run(*arguments)
+        assert result.exception is not None
+        return result.exception
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    """Return commands on a vault with three records."""
+    return Commands(tmp_path)
+
+
+def test_a_disclosed_field_convinces_a_counterparty_and_shows_nothing_else(commands: Commands, tmp_path: Path) -> None:
+    said = commands.said("disclose", key(1).hex(), "--field", "caller")
+    assert BEN not in said
+    assert "call-1" not in said
+    shown = json.loads(said)
+    assert (shown["value"], shown["leaf_index"], shown["leaves"]) == (ANNA, 0, 7)
+    commitment = party_commitment(PARTS[1])
+    path = [bytes.fromhex(step) for step in shown["path"]]
+    check_field(PrivateField("caller", bytes.fromhex(shown["salt"]), ANNA.encode()), path, commitment)
+    (tmp_path / "shown.json").write_text(said)
+    check = ["vault", "check", str(tmp_path / "shown.json"), "--commitment"]
+    good = CliRunner().invoke(app, [*check, commitment.hex()])
+    assert (good.exception, good.stdout) == (None, "caller is what the record was made with\n")
+    assert isinstance(CliRunner().invoke(app, [*check, party_commitment(PARTS[2]).hex()]).exception, InvalidProof)
+    assert isinstance(CliRunner().invoke(app, [*check, "nonsense"]).exception, ConfigError)
+    for wrong in ("{}", "[]", "nonsense", '{"field": 1, "salt": 2}', said.replace(ANNA, "+1")):
+        (tmp_path / "shown.json").write_text(wrong)
+        result = CliRunner().invoke(app, [*check, commitment.hex()])
+        assert isinstance(result.exception, (ConfigError, InvalidProof))
+    assert isinstance(commands.refused("disclose", key(1).hex(), "--field", "name"), FieldError)
+
+
+def test_a_subject_is_found_and_forgotten_however_it_is_written(commands: Commands) -> None:
+    for spelling in (ANNA, "tel:+44-20-7183-8750", "sip:+442071838750@any.test"):
+        assert key(1).hex() in commands.said("find", "--subject", spelling)
+    found = json.loads(commands.said("show", key(1).hex(), "--json"))
+    assert (found["caller"], found["call_id"], found["held"]) == (ANNA, "call-1", False)
+    said = commands.said("shred", "--subject", "-", "--region", "GB", "--reason", "letter 9", stdin="020 7183 8750\n")
+    assert said.startswith("2 records of subject ")
+    found = json.loads(commands.said("show", key(1).hex(), "--json"))
+    assert re.fullmatch(r"\(shredded on 20\d\d-\d\d-\d\d: letter 9\)", found["caller"])
+    assert found["callee"] == BEN
+    assert ANNA not in commands.said("log")
+    (done,) = json.loads(commands.said("log", "--json"))
+    assert (done["kind"], done["records"], done["reason"], done["is_done"]) == ("subject", 2, "letter 9", True)
+    assert json.loads(commands.said("disclose", key(1).hex(), "--field", "callee"))["value"] == BEN
+    assert isinstance(commands.refused("disclose", key(1).hex(), "--field", "caller"), FieldError)
+
+
+def test_holds_and_retention(commands: Commands) -> None:
+    assert commands.said("holds") == "no hold\n"
+    commands.said("hold", "--record", key(1).hex(), "--subject", ANNA, "--reason", "dispute 17", "--who", "billing")
+    assert json.loads(commands.said("show", key(2).hex(), "--json"))["held"] is True
+    assert "in force" in commands.said("holds")
+    assert commands.said("retention") == "private parts are kept for ever\nnothing is due\n"
+    assert "30 days after their month" in commands.said("retention", "--days", "30")
+    said = commands.said("shred", "--period", "2026-11", "--reason", "audit over")
+    assert said == "1 records of period 2026-11 are forgotten; 2 are under a hold and follow when it is released\n"
+    assert json.loads(commands.said("show", key(1).hex(), "--json"))["caller"] == ANNA
+    assert commands.said("release", "1", "--who", "legal") == "hold 1 is released\n"
+    assert "by legal" in commands.said("holds")
+    assert "audit over" in json.loads(commands.said("show", key(1).hex(), "--json"))["caller"]
+    assert "for ever" in commands.said("retention", "--days", "0", "--apply")
+
+
+def test_what_is_over_is_shredded(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.cli.vault._now_ms", lambda: NOVEMBER_MS + 400 * 86_400_000)
+    assert "due: 2026-11" in commands.said("retention", "--days", "365")
+    assert "3 records of period 2026-11 are forgotten" in commands.said("retention", "--apply")
+    assert "nothing is due" in commands.said("retention")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "nonsense"),
+        ("show", key(9).hex()),
+        ("shred", "--reason", "x"),
+        ("shred", "--reason", "x", "--subject", ANNA, "--period", "2026-11"),
+        ("shred", "--reason", "x", "--period", "November"),
+        ("shred", "--reason", "x", "--subject", "anonymous"),
+        ("hold", "--reason", "x", "--who", "y"),
+        ("hold", "--reason", "x", "--who", "y", "--period", "2026-11..2026-09"),
+        ("find", "--subject", ANNA, "--region", "UK"),
+        ("find", "--subject", ""),
+        ("release", "7", "--who", "y"),
+        ("retention", "--days", "-1"),
+    ],
+)
+def test_what_makes_no_sense_is_said(commands: Commands, arguments: tuple[str, ...]) -> None:
+    assert isinstance(commands.refused(*arguments), ConfigError)
+
+
+def test_a_vault_that_is_in_use_or_not_there_is_said(commands: Commands, tmp_path: Path) -> None:
+    running = Vault(commands.folder, SECRET)
+    error = commands.refused("log")
+    assert isinstance(error, StoreLocked)
+    assert "stop the node or agent" in str(error)
+    running.close()
+    commands.folder = tmp_path / "elsewhere"
+    assert isinstance(commands.refused("log"), ConfigError)
+    assert not commands.folder.exists()
+
+
+def test_months() -> None:
+    assert months_in("2026-11") == ["2026-11"]
+    assert months_in("2026-11..2027-02") == ["2026-11", "2026-12", "2027-01", "2027-02"]
+
+
+def test_every_command_is_in_the_document() -> None:
+    (vault,) = [group.typer_instance for group in app.registered_groups if group.name == "vault"]
+    names = {command.name or command.callback.__name__ for command in vault.registered_commands}
+    assert names == set(re.findall(r"^\| `vault (\w+)", DOCUMENT, re.MULTILINE))
