@@ -8,9 +8,16 @@ from typing import Any, Final
 
 from ledger.errors import ConfigError
 from telephony.adapters.base import Adapter, MakeAdapter
+from telephony.adapters.freeswitch import make_freeswitch, make_freeswitch_xml
 from telephony.adapters.kamailio import make_kamailio
 
-MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType({"kamailio": make_kamailio})
+MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
+    {
+        "kamailio": make_kamailio,
+        "freeswitch": make_freeswitch,
+        "freeswitch-xml": make_freeswitch_xml,
+    }
+)
 """How an adapter is made, by the name of its table in the configuration, ``[sources.NAME]``."""
 
 
