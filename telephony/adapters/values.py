@@ -38,6 +38,9 @@ TEXT_BYTES_MAX: Final = 4096
 ROW_LINES_MAX: Final = 16
 """Lines that quotes may hold together as one row; beyond that a quote was lost, and the next line begins afresh."""
 
+ROW_VALUES_MIN: Final = 3
+"""A line within quotes of another has no values in quotes of its own; so many, and it is a row."""
+
 _INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 _EPOCH = re.compile(r"[0-9]{9,10}(?:\.[0-9]{1,9})?", re.ASCII)
@@ -61,11 +64,14 @@ def split_json_lines(body: bytes) -> tuple[list[bytes], bool]:
     a document of its own, to be refused alone. Raises EncodingError for a body that is none of these.
     """
     mended = text_of(body).strip().encode()
-    lines = [line for line in mended.split(b"\n") if line.strip()]
-    if len(lines) > 1 and all(line.lstrip().startswith(b"{") for line in lines):
-        check_count(len(lines))
-        return [line.strip() for line in lines], True
-    return split_json(mended)
+    try:
+        return split_json(mended)
+    except EncodingError:
+        lines = [line.strip() for line in mended.split(b"\n") if line.strip()]
+        if mended.startswith(b"[") or not any(line[:1] == b"{" and line[-1:] == b"}" for line in lines[1:]):
+            raise
+    check_count(len(lines))
+    return lines, True
 
 
 def decode_object(document: bytes) -> dict[str, Any]:
@@ -79,8 +85,9 @@ def decode_object(document: bytes) -> dict[str, Any]:
 def split_rows(body: bytes) -> list[bytes]:
     """Return the rows of a CSV file (RFC 4180), each as it came, without its line end; empty lines are left out.
 
-    A row goes on over lines until its quotes are even. Where they do not become so within ROW_LINES_MAX lines, a quote
-    is missing: the line stands alone, to be refused, and the next line begins a new row.
+    A row goes on over lines until its quotes are even. Where they do not become so within ROW_LINES_MAX lines, or a
+    line comes that is a row itself, a quote is missing: the line stands alone, to be refused, and the next line begins
+    a new row.
     """
     lines = body.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").split(b"\n")
     rows: list[bytes] = []
@@ -98,7 +105,10 @@ def split_rows(body: bytes) -> list[bytes]:
 def _lines_of_row(lines: list[bytes]) -> int:
     quotes = 0
     for count, line in enumerate(lines, 1):
-        quotes += line.count(b'"')
+        found = line.count(b'"')
+        if quotes and found % 2 == 0 and line.count(b'",') >= ROW_VALUES_MIN:
+            break
+        quotes += found
         if quotes % 2 == 0:
             return count
     return 1
