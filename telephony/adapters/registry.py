@@ -7,16 +7,24 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ledger.errors import ConfigError
+from telephony.adapters.asterisk import make_asterisk, make_asterisk_json
 from telephony.adapters.base import Adapter, MakeAdapter
+from telephony.adapters.freeswitch import make_freeswitch, make_freeswitch_xml
 from telephony.adapters.kamailio import make_kamailio
 from telephony.adapters.kamailio_acc import make_kamailio_acc
 from telephony.adapters.rtpengine import make_rtpengine
+from telephony.adapters.opensips import make_opensips
 
 MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
     {
         "kamailio": make_kamailio,
         "kamailio-acc": make_kamailio_acc,
         "rtpengine": make_rtpengine,
+        "freeswitch": make_freeswitch,
+        "freeswitch-xml": make_freeswitch_xml,
+        "asterisk": make_asterisk,
+        "asterisk-json": make_asterisk_json,
+        "opensips": make_opensips,
     }
 )
 """How an adapter is made, by the name of its table in the configuration, ``[sources.NAME]``."""
