@@ -8,9 +8,16 @@ from typing import Any, Final
 
 from ledger.errors import ConfigError
 from telephony.adapters.base import Adapter, MakeAdapter
+from telephony.adapters.cucm import make_cucm_cdr, make_cucm_cmr
 from telephony.adapters.kamailio import make_kamailio
 
-MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType({"kamailio": make_kamailio})
+MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
+    {
+        "kamailio": make_kamailio,
+        "cucm-cdr": make_cucm_cdr,
+        "cucm-cmr": make_cucm_cmr,
+    }
+)
 """How an adapter is made, by the name of its table in the configuration, ``[sources.NAME]``."""
 
 
