@@ -35,7 +35,7 @@ from telephony.adapters.cucm_codes import (
     q850_of,
     sip_of,
 )
-from telephony.adapters.rows import check_fits, check_names, encode_row, named_row, read_rows
+from telephony.adapters.rows import check_fits, check_names, encode_row, form_of, named_row, read_rows
 from telephony.source import PartRole, SourceCall, SourcePart, SourceQuality, SourceReading
 
 MEDIA_TYPES: Final = frozenset({"text/csv", "text/plain"})
@@ -314,7 +314,7 @@ def _address(fields: _Fields) -> str:
         return str(ip_address(text))
     except ValueError:
         expected = "an IPv4 or IPv6 address"
-        raise FieldError("not an address", where="origIpv4v6Addr", expected=expected, actual=text) from None
+        raise FieldError("not an address", where="origIpv4v6Addr", expected=expected, actual=form_of(text)) from None
 
 
 def _codec(fields: _Fields, notes: list[str]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -25,16 +26,20 @@ MISFIT: Final = "*"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-def read_rows(body: bytes, *, delimiter: str = ",", encoding: str = "utf-8") -> Iterator[tuple[int, list[str]]]:
+def read_rows(
+    body: bytes, *, delimiter: str = ",", encoding: str = "utf-8", quoting: bool = True
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV text with their line numbers from 1; empty lines are no rows.
 
     encoding: how cells are to be read. A cell that is not UTF-8 is read as Latin-1, where every byte is a character:
     one odd name must not cost a call, and the bytes can still be told from the text.
+    quoting: False where a quote is a character like any other.
     Raises EncodingError naming the line, for quotes that do not end, or a cell of more than 128 KiB.
     """
     # Latin-1 maps every byte to a character and back, so the quoting can be undone before anything is decoded.
     text = body.removeprefix(_BYTE_ORDER_MARK).decode("latin-1")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    style: Literal[0, 3] = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=style, strict=True)
     line = 1
     while True:
         try:
@@ -77,7 +82,9 @@ def check_names(names: Sequence[str], line: int) -> None:
     seen: set[str] = set()
     for name in names:
         if name.lower() in seen or name == MISFIT:
-            raise EncodingError("not a line of column names", where=f"line {line}", expected="each once", actual=name)
+            raise EncodingError(
+                "not a line of column names", where=f"line {line}", expected="each once", actual=form_of(name)
+            )
         seen.add(name.lower())
 
 
@@ -93,6 +100,11 @@ def check_fits(row: object) -> None:
             actual=actual,
             hint=f"Mend the members and take {MISFIT} out",
         )
+
+
+def form_of(text: str) -> str:
+    """Return the form of a value that may be private, for messages: every digit a 0, every letter an x."""
+    return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "0", text))
 
 
 def encode_row(row: object) -> bytes:
