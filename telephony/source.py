@@ -9,7 +9,7 @@ which was a fifth of the time that a backlog took.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -102,6 +102,8 @@ class SourceCall:
     """How exact the platform's times are: 1000 for whole seconds, 60000 for minutes."""
     notes: tuple[str, ...] = ()
     """What of the document was left out and why, one sentence each; no private value in them."""
+    legs: tuple[str, str] = ("", "")
+    """The platform's own names of the caller's and of the callee's leg, which its quality reports refer to."""
 
 
 class PartRole(IntEnum):
@@ -127,6 +129,8 @@ class SourcePart:
     levels: Levels | None
     raw: str
     """The platform's own document, as text."""
+    of_leg: str = ""
+    """Which leg of the call a report is of, by the platform's own name; empty where its qualities name the observer."""
 
 
 Source = SourceCall | SourcePart
@@ -161,3 +165,17 @@ def partial_call(platform: str, call_id: str, raw: str, **known: Any) -> SourceC
 def join_of(source: Source) -> tuple[str, ...]:
     """Return the key that parts of one call share; a whole call is known by its Call-ID."""
     return source.join if isinstance(source, SourcePart) else ("call-id", source.call_id)
+
+
+def qualities_for(call: SourceCall, part: SourcePart) -> tuple[SourceQuality, ...]:
+    """Return the qualities of a report with their observers, as the legs of ``call`` tell.
+
+    None for a report of a leg that ``call`` does not have: a transfer makes several calls of one key, and the report
+    is of another of them.
+    """
+    if not part.of_leg:
+        return part.qualities
+    if part.of_leg not in call.legs:
+        return ()
+    observer = Observer.CALLER if part.of_leg == call.legs[0] else Observer.CALLEE
+    return tuple(replace(quality, observer=observer) for quality in part.qualities)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ledger.errors import ConfigError, LedgerError
+from node.cli.mapping import map_app
 from node.cli.vault import app as vault_app
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ app = typer.Typer(
 dead_app = typer.Typer(no_args_is_help=True, help="Records that could not go on: look, mend, send again, drop.")
 app.add_typer(dead_app, name="dead")
 app.add_typer(vault_app, name="vault")
+app.add_typer(map_app, name="map")
 
 Text = str | None
 SPOOL_VARIABLE = "LEDGER_AGENT_SPOOL"

@@ -9,11 +9,13 @@ from typing import Any, Final
 from ledger.errors import ConfigError
 from telephony.adapters.asterisk import make_asterisk, make_asterisk_json
 from telephony.adapters.base import Adapter, MakeAdapter
+from telephony.adapters.cucm import make_cucm_cdr, make_cucm_cmr
 from telephony.adapters.freeswitch import make_freeswitch, make_freeswitch_xml
 from telephony.adapters.kamailio import make_kamailio
 from telephony.adapters.kamailio_acc import make_kamailio_acc
-from telephony.adapters.rtpengine import make_rtpengine
+from telephony.adapters.mapped import MappedSources, make_mapped
 from telephony.adapters.opensips import make_opensips
+from telephony.adapters.rtpengine import make_rtpengine
 
 MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
     {
@@ -25,6 +27,9 @@ MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
         "asterisk": make_asterisk,
         "asterisk-json": make_asterisk_json,
         "opensips": make_opensips,
+        "cucm-cdr": make_cucm_cdr,
+        "cucm-cmr": make_cucm_cmr,
+        "mapped": make_mapped,
     }
 )
 """How an adapter is made, by the name of its table in the configuration, ``[sources.NAME]``."""
@@ -39,5 +44,12 @@ class Adapters:
             if name not in MAKERS:
                 raise ConfigError("no such platform", where=f"sources.{name}", expected=", ".join(sorted(MAKERS)))
         made = [make(options.get(name, {})) for name, make in MAKERS.items()]
-        self.by_name: Mapping[str, Adapter] = {adapter.name: adapter for adapter in made}
+        by_name: dict[str, Adapter] = {adapter.name: adapter for adapter in made}
+        for sources in made:
+            # Each mapping takes posts under its own name; in the spool all of them are of one kind.
+            for name, adapter in sources.mappings.items() if isinstance(sources, MappedSources) else ():
+                if name in by_name:
+                    raise ConfigError("the name of an adapter", where=f"sources.mapped.{name}", expected="another name")
+                by_name[name] = adapter
+        self.by_name: Mapping[str, Adapter] = by_name
         self.by_kind: Mapping[int, Adapter] = {int(adapter.kind): adapter for adapter in made}

@@ -394,7 +394,10 @@ async def test_a_real_node_has_each_record_once_whatever_came_twice(tmp_path: Pa
             member_secret=made.config.member_secret,
         )
         (tmp_path / "token").write_text(made.token)
-        documents = [*(cdr(number) for number in range(250)), cdr(999, start_time="1695231130.000", end_time="1695231134.521")]
+        documents = [
+            *(cdr(number) for number in range(250)),
+            cdr(999, start_time="1695231130.000", end_time="1695231134.521"),
+        ]
         counters = running.node.driver.counters
         for is_first in (True, False):
             async with agent_on(config) as (agent, proxy):

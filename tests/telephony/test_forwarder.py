@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
+from telephony.forwarder import Answer, Fate, Forwarder, Outcome, Targets, outcomes_of
 
 from ledger.errors import StoreDamaged, StoreFull
 from telephony import forwarder as forwarder_module
 from telephony.adapters.base import Kind
-from telephony.forwarder import Answer, Fate, Forwarder, Outcome, Targets, outcomes_of
 from telephony.spool import Batch, Damage, Frame
 from telephony.spool_files import Position
 

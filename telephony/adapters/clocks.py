@@ -1,0 +1,134 @@
+"""Times as PBXes write them: local, without a zone, with the date apart, in minutes; and how a call's are put together.
+
+A local time has two readings in the hour that a clock goes back, and a time of day without its date has one for each
+day. All readings are tried, and one rule chooses: the reading that agrees with the durations the platform gives; if
+that does not decide, the shortest call; if that does not, the earlier one. A local time that the clock skipped is read
+with the offset before the change, and noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from ledger.errors import FieldError
+from telephony.adapters.base import TIME_MS_MAX
+from telephony.adapters.rows import form_of
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_DAY: Final = timedelta(days=1)
+
+
+class Times(NamedTuple):
+    """When a call began, was answered (0: never) and ended, in milliseconds since 1970."""
+
+    setup_ms: int
+    answer_ms: int
+    end_ms: int
+
+
+def read_clock(text: str, form: str, field: str) -> datetime:
+    """Return what ``text`` says: with a zone where it names one.
+
+    form: ``iso``, or a format as of strptime.
+    Raises FieldError for text that is not of that form.
+    """
+    try:
+        return datetime.fromisoformat(text) if form == "iso" else datetime.strptime(text, form)  # noqa: DTZ007 - the zone comes from the mapping
+    except (ValueError, OverflowError):
+        expected = "ISO 8601" if form == "iso" else form
+        raise FieldError("not a time of that form", where=field, expected=expected, actual=form_of(text)) from None
+
+
+def readings_ms(time: datetime, zone: ZoneInfo, field: str, *, next_day: bool = False) -> tuple[list[int], bool]:
+    """Return every moment that a clock's time can mean, and whether the clock skipped it.
+
+    zone: for a time that names none. next_day: its date may be the day before its own.
+    Raises FieldError for one before 1970 or after 2099.
+    """
+    try:
+        if time.tzinfo is not None:
+            return [_since_epoch(time, field)], False
+        found: set[int] = set()
+        skipped = False
+        for local in (time, time + _DAY) if next_day else (time,):
+            first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+            found.add(_since_epoch(first, field))
+            if first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != local:
+                skipped = skipped or local is time
+            else:
+                found.add(_since_epoch(second, field))
+    except OverflowError:
+        raise FieldError("no such time", where=field, expected="1970 to 2099", actual=time) from None
+    return sorted(found), skipped
+
+
+def _since_epoch(time: datetime, field: str) -> int:
+    time_ms = (time - _EPOCH) // _MILLISECOND
+    if not 0 < time_ms <= TIME_MS_MAX:
+        raise FieldError("no such time", where=field, expected="1970 to 2099", actual=time)
+    return time_ms
+
+
+def choose_times(
+    setup: Sequence[int], answer: Sequence[int], end: Sequence[int], spans: tuple[int | None, int | None], step_ms: int
+) -> Times:
+    """Return the times of a call from all readings of each; an empty sequence where the platform has none.
+
+    spans: milliseconds from setup to end, and from answer to end. What is missing follows from them.
+    step_ms: how exact the times are; what is out of order by less than that is put at the same moment.
+    Raises FieldError where no reading gives a call.
+    """
+    best: tuple[tuple[int, ...], Times] | None = None
+    for moments in product(setup or (None,), answer or (None,), end or (None,)):
+        times = _complete(*moments, *spans, step_ms)
+        if times is not None:
+            rank = _rank(times, *spans)
+            if best is None or rank < best[0]:
+                best = rank, times
+    if best is None:
+        if (not setup and not answer) or (not end and spans == (None, None)):
+            raise FieldError("missing", where="setup, end", expected="two of setup, end and duration")
+        raise FieldError("out of order", where="setup, answer, end", expected="setup, then answer, then end")
+    return best[1]
+
+
+def _complete(
+    setup: int | None, answer: int | None, end: int | None, duration: int | None, talk: int | None, step_ms: int
+) -> Times | None:
+    """Return the times with what was missing, None where they cannot be known or are out of order."""
+    if end is None:
+        if setup is not None and duration is not None:
+            end = setup + duration
+        elif answer is not None and talk is not None:
+            end = answer + talk
+        else:
+            return None
+    if setup is None:
+        setup = end - duration if duration is not None else answer
+    if setup is None:
+        return None
+    if answer is None and talk:
+        answer = end - talk
+    if end < setup <= end + step_ms - 1:
+        end = setup
+    if answer is None:
+        return Times(setup, 0, end) if setup <= end else None
+    if answer < setup <= answer + step_ms - 1:
+        answer = setup
+    if end < answer <= end + step_ms - 1:
+        end = answer
+    return Times(setup, answer, end) if 0 < setup <= answer <= end else None
+
+
+def _rank(times: Times, duration: int | None, talk: int | None) -> tuple[int, ...]:
+    """Return how unlikely a reading is, as the module says."""
+    length = times.end_ms - times.setup_ms
+    off = abs(length - duration) if duration is not None else 0
+    if talk is not None and times.answer_ms:
+        off += abs(times.end_ms - times.answer_ms - talk)
+    return off, length, times.setup_ms

@@ -1,0 +1,95 @@
+"""The documents of mapping files and of CUCM name what the code has, and their examples work."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from telephony.adapters import mapping
+from telephony.adapters.cucm import CucmCdrAdapter
+from telephony.adapters.mapped import MappedAdapter
+from telephony.adapters.registry import Adapters
+
+ROOT = Path(__file__).parents[2]
+MAPPING = (ROOT / "docs" / "mapping.md").read_text()
+CUCM = (ROOT / "docs" / "cucm.md").read_text()
+FILES = sorted((ROOT / "tests" / "telephony" / "fixtures" / "cucm").iterdir())
+
+
+def documented(document: str) -> set[str]:
+    """Return every name in the first column of the document's tables."""
+    first = [line.split("|")[1] for line in document.splitlines() if line.startswith("|")]
+    return {name for cell in first for name in re.findall(r"`([A-Za-z0-9_]+)`", cell)}
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """Return the fenced blocks of one language, as far left as they go."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", document, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        mapping._TOP_KEYS[:-3],
+        mapping._PLACE_KEYS,
+        mapping.FIELDS,
+        mapping.MEASURES,
+        ("observer", "method", "band", "kind"),
+        mapping.preset_names(),
+    ],
+)
+def test_every_key_of_a_mapping_is_documented(names):
+    assert set(names) - documented(MAPPING) == set()
+
+
+@pytest.mark.parametrize(
+    "words", [mapping.CLOCKS, mapping.SPAN_UNITS, mapping.DELAY_UNITS, mapping.LOSS_UNITS, ["iso", "h:m:s"]]
+)
+def test_every_unit_is_documented(words):
+    assert [word for word in words if f'`"{word}"`' not in MAPPING] == []
+
+
+def test_every_choice_is_documented():
+    names = [member.name.lower() for choices in mapping.CHOICES.values() for member in choices]
+    assert [name for name in names if f"`{name}`" not in MAPPING] == []
+
+
+def test_the_example_of_five_minutes():
+    """The mapping of the document reads the sample of the document."""
+    sample = blocks(MAPPING, "")[0].encode()
+    adapter = MappedAdapter(mapping.parse_mapping("our-pbx", blocks(MAPPING, "toml")[0], "docs/mapping.md"))
+    answered, busy = (adapter.parse(row) for row in adapter.split(sample, "text/csv")[0])
+    assert (answered.end_ms - answered.setup_ms, answered.sip_code, answered.caller) == (330_000, 200, "+442071838750")
+    assert answered.answer_ms == answered.setup_ms
+    assert answered.qualities[0].average.mos_milli == 4200
+    assert (busy.answer_ms, busy.sip_code, busy.qualities) == (0, 486, ())
+
+
+def test_configurations_in_the_documents_are_right(tmp_path):
+    """Each block with sources makes adapters; a file it names is put in its place."""
+    (tmp_path / "our-pbx.toml").write_text(blocks(MAPPING, "toml")[0])
+    tried = 0
+    for text in (*blocks(MAPPING, "toml"), *blocks(CUCM, "toml")):
+        sources = tomllib.loads(text.replace("/etc/ledger-agent", str(tmp_path))).get("sources")
+        if sources:
+            Adapters(sources)
+            tried += 1
+    assert tried == 3
+
+
+def test_every_column_of_cucm_that_is_read_is_documented():
+    code = (ROOT / "telephony" / "adapters" / "cucm.py").read_text()
+    code = code.replace("{side}MediaCap", "origMediaCap") + code.replace("{side}MediaCap", "destMediaCap")
+    columns = {name.strip('"') for file in FILES for name in file.read_text().splitlines()[0].split(",")}
+    read = {name for name in columns if re.search(rf'"{name}"', code, flags=re.IGNORECASE)}
+    assert len(read) > 25
+    assert {name.lower() for name in read} - {name.lower() for name in documented(CUCM)} == set()
+
+
+def test_the_cucm_document_says_what_an_identity_is():
+    call = CucmCdrAdapter("vienna").parse(CucmCdrAdapter().split(FILES[0].read_bytes(), "text/csv")[0][1])
+    assert call.call_id in CUCM
