@@ -39,7 +39,10 @@ def test_an_answer_counts_for_each_transaction_by_itself() -> None:
         (problem("encoding", "items[999]", status=400), Outcome(Fate.RECORD, "HTTP 400: why", index=999)),
         (problem("unusable-transaction", "envelope.expires_ms"), Outcome(Fate.ENDED, "HTTP 422: why")),
         (problem("unusable-transaction", "items"), Outcome(Fate.HALVES, "HTTP 422: why")),
-        (problem("unusable-transaction", "end_ms", ">= 1700000000000"), Outcome(Fate.OLD, "HTTP 422: why", 0, 17 * 10**11)),
+        (
+            problem("unusable-transaction", "end_ms", ">= 1700000000000"),
+            Outcome(Fate.OLD, "HTTP 422: why", 0, 17 * 10**11),
+        ),
         (problem("unusable-transaction", "end_ms", "<= 1700000000000"), Outcome(Fate.LATER, "HTTP 422: why")),
         (problem("unusable-transaction", "envelope.created_ms"), Outcome(Fate.LATER, "HTTP 422: why")),
         # Of the sender, or of another kind: no record is given up for it.
