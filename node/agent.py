@@ -25,11 +25,24 @@ from node.config import Address, parse_address, parse_region, read_toml
 from node.keyfile import read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.profile import energy_profile
-from telephony.agent import Agent, AgentSettings
+from telephony.adapters.base import Adapter
+from telephony.adapters.registry import Adapters
+from telephony.agent import Agent, AgentSettings, steady_ms
 from telephony.agent_http import ROLE, AgentApp
 from telephony.builder import Profile
+from telephony.following import Follower
 from telephony.gathering import KEEP_MS, JoinTimes
 from telephony.http_server import HttpServer
+from telephony.watching import (
+    Folder,
+    FolderSettings,
+    FollowSettings,
+    Keep,
+    Watch,
+    Watches,
+    adapter_for,
+    parse_watch,
+)
 
 ENVIRONMENT_PREFIX: Final = "LEDGER_AGENT_"
 STOP_S: Final = 5.0
@@ -63,6 +76,7 @@ class AgentConfig:
         energy: how the energy of a call is reckoned; a table, see docs/operations.md.
         sources: options of each platform's adapter, tables by name; ``join_wait_s`` in each is how long its whole calls
             wait for reports of their quality.
+        watch: folders and files that records are taken from, tables by name; see docs/agent.md, "Watched files".
     """
 
     listen: Address = LISTEN
@@ -84,13 +98,14 @@ class AgentConfig:
     log_format: str = "auto"
     energy: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    watch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 OPTIONS: Final = tuple(option.name for option in fields(AgentConfig))
 """Names as in the TOML file; a flag has hyphens, a variable is in capitals behind ``LEDGER_AGENT_``."""
 
 
-TABLES: Final = frozenset({"energy", "sources"})
+TABLES: Final = frozenset({"energy", "sources", "watch"})
 """Options that can only stand in the TOML file."""
 
 
@@ -193,6 +208,7 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "log_format": _choice("auto", "text", "json"),
     "energy": _table,
     "sources": _tables,
+    "watch": _tables,
 }
 
 
@@ -235,15 +251,32 @@ async def _serve(config: AgentConfig) -> int:
 async def running_agent(config: AgentConfig) -> AsyncIterator[tuple[Agent, Address]]:
     """An agent that serves while the context is open, and where. Raises ConfigError or StoreError where it cannot."""
     settings, tokens = _settings(config), _ingest_tokens(config)
+    watched = [parse_watch(name, table) for name, table in config.watch.items()]
+    by_name = Adapters(settings.sources).by_name
+    adapters = [adapter_for(watch, by_name) for watch in watched]
     agent = Agent(settings)
-    server = HttpServer(AgentApp(agent, tokens))
+    watches = Watches(
+        [
+            _watch(watch, adapter, agent.intake.keep, config.spool / "watch")
+            for watch, adapter in zip(watched, adapters, strict=True)
+        ]
+    )
+    server = HttpServer(AgentApp(agent, tokens, watches.watches))
     try:
         agent.start()
+        watches.start()
         yield agent, await _listen(server, config.listen)
     finally:
         # First nobody can hand in more, then what came in is brought to rest.
         await server.close(STOP_S)
+        await watches.stop()
         await agent.stop()
+
+
+def _watch(settings: FolderSettings | FollowSettings, adapter: Adapter, keep: Keep, directory: Path) -> Watch:
+    if isinstance(settings, FolderSettings):
+        return Folder(settings, adapter, keep, steady_ms=steady_ms)
+    return Follower(settings, adapter, keep, steady_ms=steady_ms, directory=directory)
 
 
 async def _listen(server: HttpServer, address: Address) -> Address:
