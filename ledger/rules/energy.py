@@ -10,12 +10,12 @@ from ledger.cdr import CallRecord, DeviceClass, Energy, EnergyMethod
 from ledger.models.carbon import MJ_MG_PER_UG
 from ledger.models.energy import (
     DEVICE_POWER_MW,
+    NETWORK_COEFFICIENTS,
     PUE_MILLI_MAX,
     PUE_MILLI_MIN,
     device_bounds_mj,
-    network_coefficients,
 )
-from ledger.models.tables import INTENSITY_MG_PER_KWH, NETWORK_FACTORS
+from ledger.models.tables import INTENSITY_MG_PER_KWH
 from ledger.rules.base import Check, RuleContext, RuleModule, Violation
 
 _NAME: Final = "energy"
@@ -24,7 +24,7 @@ _NAME: Final = "energy"
 def _compile(parameters: Mapping[str, int], context: RuleContext) -> Check:
     pue_max = parameters["pue_milli_max"]
     power_mw_of = dict(DEVICE_POWER_MW)
-    coefficients_of = {key: network_coefficients(factor) for key, factor in NETWORK_FACTORS.items()}.get
+    coefficients_of = dict(NETWORK_COEFFICIENTS).get
     zones: dict[str, dict[str, int]] = {table: {} for table in context.carbon_tables}
     for (table, zone), mg_per_kwh in INTENSITY_MG_PER_KWH.items():
         if table in zones:
