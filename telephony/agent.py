@@ -48,6 +48,8 @@ PACK_S: Final = 0.05
 """Records that come within this time share a transaction, its signature and its syncs."""
 PACK_DOCUMENTS: Final = 1_000
 """As many fill a transaction: they wait for no others."""
+REST_S: Final = 0.1
+"""How long nothing is built where nothing may be."""
 IDLE_S: Final = 1.0
 """How often it is looked whether a document that waits is due."""
 RETRY_LOOK_S: Final = 1.0
@@ -236,6 +238,9 @@ class Agent:
             try:
                 if await asyncio.get_running_loop().run_in_executor(self._build_thread, self._build_once):
                     self._delivery.notify()
+                elif self._unbuilt:
+                    # No node has told the time yet, or enough is on its way.
+                    await asyncio.sleep(REST_S)
             except StoreError as error:
                 self._log.error("nothing can be built now", error=error.sentence())
                 await asyncio.sleep(BACKOFF_MS_MAX / 1000)
