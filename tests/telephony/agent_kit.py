@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,23 +191,16 @@ class World:
         return {"head": point, "final": point, "now_ms": self.ledger_ms, "promises": promises}
 
 
-class FaultySpool(Spool):
-    faults = Faults()
-
-    def advance(self, position: Any) -> None:
-        self.faults.point()
-        super().advance(position)
-        self.faults.point()
-
-
 class FaultyVault(Vault):
+    """A vault with a point before and behind each commit."""
+
     faults = Faults()
 
     @contextmanager
     def transaction(self, *arguments: Any, **more: Any) -> Iterator[Any]:
-        self.faults.point()
         with super().transaction(*arguments, **more) as db:
             yield db
+            self.faults.point()
         self.faults.point()
 
 
@@ -223,14 +216,19 @@ class Parts:
         options: dict[str, Any] | None = None,
     ) -> None:
         self.world = world
-        FaultySpool.faults = FaultyVault.faults = Faults()
-        self.spool = FaultySpool(world.directory, reserve_bytes=0)
-        self.vault = FaultyVault(world.directory / "vault", SECRET)
-        self.outbox, self.waiting = Outbox(self.vault), Waiting(self.vault)
-        self.dead = DeadLetters(world.directory)
-        FaultySpool.faults = FaultyVault.faults = world.faults
-        id_ = spool_id(world.directory)
-        resume(self.spool, self.outbox, id_)
+        FaultyVault.faults = world.faults
+        with ExitStack() as stack:
+            self.spool = Spool(world.directory, reserve_bytes=0)
+            stack.callback(self.spool.close)
+            self.vault = FaultyVault(world.directory / "vault", SECRET)
+            stack.callback(self.vault.close)
+            self.outbox, self.waiting = Outbox(self.vault), Waiting(self.vault)
+            self.dead = DeadLetters(world.directory)
+            stack.callback(self.dead.close)
+            self.dead.compact()
+            id_ = spool_id(world.directory)
+            resume(self.spool, self.outbox, id_)
+            self.close = stack.pop_all().close
         clock = LedgerClock(wall_ms=lambda: world.wall_ms, steady_ms=lambda: world.steady_ms)
         self.clock = clock
         if is_told:
@@ -264,9 +262,7 @@ class Parts:
         )
 
     def bury(self, dead: Sequence[Dead]) -> None:
-        self.world.faults.point()
         self.dead.add([dead_letter(d.document, kind=d.kind, stage=d.stage, reason=d.reason, time_ms=0) for d in dead])
-        self.world.faults.point()
 
     @property
     def backlog(self) -> int:
@@ -299,11 +295,6 @@ class Parts:
             if self.backlog == 0:
                 return
         raise AssertionError(f"{self.backlog} are not final after {steps} steps")
-
-    def close(self) -> None:
-        self.dead.close()
-        self.vault.close()
-        self.spool.close()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 from ledger.cdr import CallRecord
 from telephony import building
 from telephony.outbox import LIFETIME_MS
-from tests.telephony.agent_kit import NODES, NOW_MS, Crash, Faults, World, cdr, opened, spooled, tx_ids_in
+from tests.telephony.agent_kit import NODES, NOW_MS, World, cdr, opened, spooled, tx_ids_in
 
 DAY_S = 86_400
 
@@ -196,42 +196,3 @@ async def test_a_call_that_ends_a_little_in_the_future_waits_for_its_time(tmp_pa
         await parts.settle()
         assert len(parts.dead) == 0
     assert sum(world.counted.values()) == 1
-
-
-async def story(world: World) -> None:
-    """Hand in, be refused, lose an answer, expire: with every step that a kill may come between."""
-    with opened(world) as parts:
-        if parts.spool.end.sequence == 1:
-            spooled(parts.spool, *(cdr(n, sip_code="603" if n == 3 else "486") for n in range(6)), cdr(7, end_time="x"))
-        world.faults.count = 0
-        await parts.step()
-        if world.height < 2:
-            world.pass_time(LIFETIME_MS // 1000)
-        await parts.settle()
-
-
-async def killed_at(directory: Path, at: int) -> tuple[World, bool]:
-    """Run the story with a kill at the n-th point, then without; return the world and whether it came to the kill."""
-    world = World(directory, refuse=lambda record: record.sip_code == 603, statuses=[200, 0], faults=Faults(at))
-    is_killed = False
-    try:
-        await story(world)
-    except Crash:
-        is_killed = True
-    world.faults.at = 0
-    await story(world)
-    return world, is_killed
-
-
-async def test_killed_at_any_step_each_call_is_on_the_ledger_once(tmp_path: Path) -> None:
-    at = 0
-    while True:
-        at += 1
-        world, is_killed = await killed_at(tmp_path / str(at), at)
-        assert sorted(world.counted.values()) == [1] * 5, at
-        with opened(world) as parts:
-            assert sorted(stage for stage, _ in parts.reasons()) == ["building", "delivery"], at
-            assert parts.backlog == 0
-        if not is_killed:
-            break
-    assert at > 20
