@@ -17,7 +17,7 @@ from ledger.cdr import CallRecord, Leg, call_commitment
 from ledger.codec import decode, decode_each
 from ledger.crypto import PrivateKey, hash_of
 from ledger.entries import KeyEntry
-from ledger.errors import LedgerError, RuleViolation
+from ledger.errors import LedgerError, RuleViolation, UnusableTransaction
 from ledger.genesis import Candidate, Delegation, Genesis, GenesisMember, MemberKey, Parameters, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from ledger.transaction import Transaction, tx_id_of
@@ -86,6 +86,8 @@ class World:
     """Nodes that do not answer."""
     refuse: Callable[[CallRecord], bool] = lambda _: False
     """What the nodes' rules refuse beside the real ones."""
+    items_max: int = 10_000
+    """What the nodes take in a transaction."""
     ledger_ms: int = NOW_MS
     stored: dict[str, dict[bytes, CheckedTransaction]] = field(default_factory=lambda: {node: {} for node in NODES})
     raws: dict[bytes, bytes] = field(default_factory=dict)
@@ -97,6 +99,8 @@ class World:
     height: int = 0
     statuses: list[int] = field(default_factory=list)
     """Of the next answers, instead of what they would be; 0: none comes, though the node did as it was asked."""
+    requests: Counter[str] = field(default_factory=Counter)
+    """How many came, by method."""
     faults: Faults = field(default_factory=Faults)
 
     def pass_time(self, seconds: int) -> None:
@@ -126,6 +130,7 @@ class World:
 
     async def ask(self, method: str, url: str, body: bytes | None) -> Answer:
         self.faults.point()
+        self.requests[method] += 1
         parts = urlsplit(url)
         node = f"{parts.scheme}://{parts.netloc}"
         if node in self.down:
@@ -154,8 +159,6 @@ class World:
         return {"status": 201}
 
     def _check(self, raw: bytes) -> CheckedTransaction:
-        from ledger.errors import UnusableTransaction
-
         tx = check_transaction(
             raw,
             chain_id=chain_id_of(GENESIS),
@@ -165,6 +168,8 @@ class World:
         for index, record in enumerate(decode_each(decode(raw, Transaction).items, CallRecord)):
             if self.refuse(record):
                 raise RuleViolation("not here", rule="test", where=f"items[{index}].sip_code")
+        if len(decode(raw, Transaction).items) > self.items_max:
+            raise UnusableTransaction("more than a member's share of a block", where="items")
         envelope, now_ms = tx.envelope, self.ledger_ms
         if envelope.expires_ms <= now_ms:
             raise UnusableTransaction("expired", where="envelope.expires_ms", expected=f"> {now_ms}")
