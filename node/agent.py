@@ -25,12 +25,25 @@ from node.config import TABLES, Address, parse_address, parse_region, parse_tabl
 from node.keyfile import Token, read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.profile import energy_profile
-from telephony.agent import Agent, AgentSettings
+from telephony.adapters.base import Adapter
+from telephony.adapters.registry import Adapters
+from telephony.agent import Agent, AgentSettings, steady_ms
 from telephony.agent_http import ROLE, AgentApp
 from telephony.builder import Profile
+from telephony.following import Follower
 from telephony.gathering import KEEP_MS, JoinTimes
 from telephony.http_server import HttpServer
 from telephony.vault import Vault
+from telephony.watching import (
+    Folder,
+    FolderSettings,
+    FollowSettings,
+    Keep,
+    Watch,
+    Watches,
+    adapter_for,
+    parse_watch,
+)
 
 ENVIRONMENT_PREFIX: Final = "LEDGER_AGENT_"
 STOP_S: Final = 5.0
@@ -64,6 +77,7 @@ class AgentConfig:
         energy: how the energy of a call is reckoned; a table, see docs/operations.md.
         sources: options of each platform's adapter, tables by name; ``join_wait_s`` in each is how long its whole calls
             wait for reports of their quality.
+        watch: folders and files that records are taken from, tables by name; see docs/agent.md, "Watched files".
     """
 
     listen: Address = LISTEN
@@ -85,6 +99,7 @@ class AgentConfig:
     log_format: str = "auto"
     energy: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    watch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 OPTIONS: Final = tuple(option.name for option in fields(AgentConfig))
@@ -180,6 +195,7 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "log_format": _choice("auto", "text", "json"),
     "energy": lambda value, where: parse_table(value, where=where),
     "sources": lambda value, where: parse_tables(value, where=where),
+    "watch": lambda value, where: parse_tables(value, where=where),
 }
 
 
@@ -221,7 +237,8 @@ async def _serve(config: AgentConfig) -> int:
 @asynccontextmanager
 async def running_agent(config: AgentConfig) -> AsyncIterator[tuple[Agent, Address]]:
     """An agent that serves while the context is open, and where. Raises ConfigError or StoreError where it cannot."""
-    async with serving_agent(_settings(config), _ingest_tokens(config), config.listen) as serving:
+    settings, tokens = _settings(config), _ingest_tokens(config)
+    async with serving_agent(settings, tokens, config.listen, watch=config.watch) as serving:
         yield serving
 
 
@@ -233,21 +250,39 @@ async def serving_agent(
     *,
     option: str = "--listen",
     vault: Vault | None = None,
+    watch: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> AsyncIterator[tuple[Agent, Address]]:
     """An agent that serves proxies with one of ``tokens`` at ``listen``, which ``option`` says, and where it does.
 
-    vault: one that is open already and that others close.
+    vault: one that is open already and that others close. watch: tables of what is watched, by name.
     Raises ConfigError or StoreError where it cannot.
     """
+    watched = [parse_watch(name, table) for name, table in (watch or {}).items()]
+    by_name = Adapters(settings.sources).by_name
+    adapters = [adapter_for(one, by_name) for one in watched]
     agent = Agent(settings, vault)
-    server = HttpServer(AgentApp(agent, tokens))
+    watches = Watches(
+        [
+            _watch(one, adapter, agent.intake.keep, settings.spool / "watch")
+            for one, adapter in zip(watched, adapters, strict=True)
+        ]
+    )
+    server = HttpServer(AgentApp(agent, tokens, watches.watches))
     try:
         agent.start()
+        watches.start()
         yield agent, await _listen(server, listen, option)
     finally:
         # First nobody can hand in more, then what came in is brought to rest.
         await server.close(STOP_S)
+        await watches.stop()
         await agent.stop()
+
+
+def _watch(settings: FolderSettings | FollowSettings, adapter: Adapter, keep: Keep, directory: Path) -> Watch:
+    if isinstance(settings, FolderSettings):
+        return Folder(settings, adapter, keep, steady_ms=steady_ms)
+    return Follower(settings, adapter, keep, steady_ms=steady_ms, directory=directory)
 
 
 async def _listen(server: HttpServer, address: Address, option: str) -> Address:

@@ -68,6 +68,7 @@ class NodeConfig:
         agent_spool: directory of an agent in this process; None: there is none.
         agent_listen: where SIP proxies post their CDRs to it.
         sources: options of each platform's adapter, for the agent; tables by name, see docs/agent.md.
+        watch: folders and files that the agent takes records from; tables by name, see docs/agent.md.
     """
 
     genesis: Path | None = None
@@ -94,10 +95,11 @@ class NodeConfig:
     agent_spool: Path | None = None
     agent_listen: Address = Address("127.0.0.1", 8090)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    watch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-TABLES = frozenset({"energy", "sources"})
-"""Options that can only stand in the TOML file."""
+TABLES = frozenset({"energy", "sources", "watch"})
+"""Options that can only stand in the TOML file, of the node and of the agent."""
 
 
 def parse_address(text: str, *, where: str) -> Address:
@@ -215,6 +217,7 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "agent_spool": _parse_path,
     "agent_listen": parse_address,
     "sources": parse_tables,
+    "watch": parse_tables,
 }
 
 OPTIONS = tuple(f.name for f in fields(NodeConfig))

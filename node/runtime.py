@@ -152,7 +152,14 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
             settings = agent_settings(config, node, api, for_agent)
             check_somebody_may_submit(tokens, "--tokens")
             agent, agent_listen = await stack.enter_async_context(
-                serving_agent(settings, tokens, config.agent_listen, option="--agent-listen", vault=vault)
+                serving_agent(
+                    settings,
+                    tokens,
+                    config.agent_listen,
+                    option="--agent-listen",
+                    vault=vault,
+                    watch=config.watch,
+                )
             )
         yield Running(node, api, listen, agent, agent_listen)
 

@@ -214,8 +214,9 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.intake.close()
-        await self._writer.close()
         await asyncio.to_thread(self._build_thread.shutdown)
+        await self._retire()
+        await self._writer.close()
         await asyncio.to_thread(self._dead_thread.shutdown)
         if self._session is not None:
             await self._session.close()
@@ -230,6 +231,8 @@ class Agent:
             if self._unbuilt == 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(grown.wait(), IDLE_S)
+                if self._unbuilt == 0:
+                    await self._retire()
             if 0 < self._unbuilt < PACK_DOCUMENTS:
                 await asyncio.sleep(PACK_S)
             try:
@@ -241,6 +244,13 @@ class Agent:
             except StoreError as error:
                 self._log.error("nothing can be built now", error=error.sentence())
                 await asyncio.sleep(BACKOFF_MS_MAX / 1000)
+
+    async def _retire(self) -> None:
+        """Let nothing that is in the vault stay in the spool, where it is in the clear."""
+        try:
+            await self._writer.retire()
+        except StoreError as error:
+            self._log.error("what is done with stays in the spool for now", error=error.sentence())
 
     def _build_once(self) -> bool:
         # The reserve is for dead letters and the cursor: half of it stays, whatever is in the spool.
