@@ -274,7 +274,7 @@ def feed_everything(proxy: Client, node: Client, spool: Path) -> None:
     assert proxy.feed([("kamailio", json.dumps(mixed).encode())]) == [422]
     begin = {**BEGIN, "time": int(time.time()), "from": f"sip:{CALLER}@qqxzvv.test", "to": f"sip:{CALLEE}@qqxzvv.test"}
     assert proxy.feed([("kamailio-acc", json.dumps(begin).encode())]) == [202]
-    own = [json.dumps(call(number)).encode() for number in range(100, 103)]
+    own = [json.dumps(call(number, codec_a=CALLER)).encode() for number in range(100, 103)]
     assert node.feed([("kamailio", document) for document in own]) == [201] * 3
     bad = [document for document in MALFORMED if document[0] == "kamailio"]
     assert set(node.feed(bad)) <= {400, 422}
