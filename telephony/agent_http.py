@@ -25,6 +25,7 @@ from telephony.adapters.base import BODY_BYTES_MAX, Adapter
 from telephony.agent import Agent
 from telephony.http_messages import Head, Reply, RequestError
 from telephony.intake import Taken
+from telephony.watching import Watch
 
 URN: Final = "urn:ledgerd:problem:"
 RETRY_AFTER_S: Final = 5
@@ -101,12 +102,12 @@ class AgentApp:
 
     body_bytes_max: Final = BODY_BYTES_MAX
 
-    def __init__(self, agent: Agent, tokens: Sequence[KnownToken]) -> None:
+    def __init__(self, agent: Agent, tokens: Sequence[KnownToken], watches: Sequence[Watch] = ()) -> None:
         self._agent = agent
         self._adapters = {f"{INGEST_PATH}{name}".encode(): adapter for name, adapter in agent.adapters.by_name.items()}
         self._door = Door(tokens)
         self._registry = CollectorRegistry()
-        self._registry.register(Metrics(agent))
+        self._registry.register(Metrics(agent, watches))
         self._pages = {b"/healthz": self._health, b"/metrics": self._metrics}
 
     def check_head(self, head: Head) -> None:
@@ -165,8 +166,9 @@ class AgentApp:
 class Metrics:
     """The agent's figures, as Prometheus reads them."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, watches: Sequence[Watch] = ()) -> None:
         self._agent = agent
+        self._watches = watches
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures of this moment."""
@@ -201,6 +203,31 @@ class Metrics:
         for node, failures in agent.failing.items():
             failing.add_metric([node], failures)
         yield failing
+        if self._watches:
+            yield from self._of_watches()
+
+    def _of_watches(self) -> Iterator[Metric]:
+        files = CounterMetricFamily(
+            "ledger_agent_watch_files", "Files that are finished, by how they ended", labels=["watch", "outcome"]
+        )
+        documents = CounterMetricFamily(
+            "ledger_agent_watch_records", "Records read from files, by what became of them", labels=["watch", "outcome"]
+        )
+        waiting = GaugeMetricFamily(
+            "ledger_agent_watch_waiting", "Files, or bytes of a followed one, that are to be read", labels=["watch"]
+        )
+        failing = GaugeMetricFamily(
+            "ledger_agent_watch_failing", "1 while nothing can be taken in from there", labels=["watch"]
+        )
+        for watch in self._watches:
+            counters = watch.counters
+            files.add_metric([watch.name, "done"], counters.done)
+            files.add_metric([watch.name, "failed"], counters.failed)
+            documents.add_metric([watch.name, "spooled"], counters.documents)
+            documents.add_metric([watch.name, "dead"], counters.refused)
+            waiting.add_metric([watch.name], counters.waiting)
+            failing.add_metric([watch.name], int(counters.is_failing))
+        yield from (files, documents, waiting, failing)
 
 
 class Door:
