@@ -325,16 +325,23 @@ def _settings(config: AgentConfig) -> AgentSettings:
 
 def join_times(config: AgentConfig) -> JoinTimes:
     """Return how long documents wait. Raises ConfigError naming the source."""
+    tables = [(name, f"sources.{name}", table) for name, table in config.sources.items()]
+    # Each mapping is a source of its own, with a table of its own.
+    tables += [(name, f"sources.mapped.{name}", table) for name, table in config.sources.get("mapped", {}).items()]
     waits = {
-        name: _count(table["join_wait_s"], f"sources.{name}.join_wait_s") * 1000
-        for name, table in config.sources.items()
-        if "join_wait_s" in table
+        name: _count(table["join_wait_s"], f"{where}.join_wait_s") * 1000
+        for name, where, table in tables
+        if isinstance(table, Mapping) and "join_wait_s" in table
     }
     return JoinTimes(config.join_keep_s * 1000, waits)
 
 
 def _without_wait(table: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {name: value for name, value in table.items() if name != "join_wait_s"}
+    return {
+        name: _without_wait(value) if isinstance(value, Mapping) else value
+        for name, value in table.items()
+        if name != "join_wait_s"
+    }
 
 
 def _needed(path: Path | None, option: str, hint: str) -> Path:
