@@ -21,7 +21,7 @@ from ledger.crypto import key_id_of
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from node import development
-from node.config import Address, parse_address, read_toml
+from node.config import Address, parse_address, parse_region, read_toml
 from node.keyfile import read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.profile import energy_profile
@@ -66,6 +66,7 @@ class AgentConfig:
         vault: directory of the private parts and of what is on its way; in the spool's where it is not given.
         leg: ``originating``, ``terminating`` or ``transit``: which side of the calls this proxy serves.
         service: ``voice``, or another of the record's services.
+        region: country of national phone numbers in CDRs, ``GB``; empty: only international ones are read.
         token_file: file with the bearer token that the nodes gave out.
         ingest_tokens: JSON file of the tokens that proxies must bring, as ``ledgerctl token new`` writes it.
         reserve_mib: room left on the disk; with less, CDRs are answered 507.
@@ -88,6 +89,7 @@ class AgentConfig:
     vault: Path | None = None
     leg: str = "originating"
     service: str = "voice"
+    region: str = ""
     token_file: Path | None = None
     ingest_tokens: Path | None = None
     reserve_mib: int = 64
@@ -197,6 +199,7 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "vault": _path,
     "leg": _choice(*(leg.name.lower() for leg in Leg)),
     "service": _choice(*(service.name.lower() for service in Service)),
+    "region": lambda value, where: parse_region(value, where=where),
     "token_file": _path,
     "ingest_tokens": _path,
     "reserve_mib": _count,
@@ -309,6 +312,7 @@ def _settings(config: AgentConfig) -> AgentSettings:
             read_secret(secret_file),
             leg=Leg[config.leg.upper()],
             service=Service[config.service.upper()],
+            region=config.region,
             energy=energy_profile(config.energy, carbon_basis=genesis.parameters.carbon_basis),
         ),
         vault=config.vault or config.spool / "vault",

@@ -5,6 +5,8 @@ Source: docs/agent.md, "Answers".
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -236,8 +238,13 @@ class Door:
         self._seen: dict[bytes, bool] = {}
 
     def check(self, authorization: bytes) -> None:
-        """Raise Unauthorized without a known bearer token, Forbidden for one that may not hand in records."""
+        """Raise Unauthorized without a known token, Forbidden for one that may not hand in records.
+
+        Some platforms know names and passwords only (FreeSWITCH's ``cred``): then the token is the password.
+        """
         scheme, _, text = authorization.partition(b" ")
+        if scheme.lower() == b"basic" and len(text) <= 2 * TOKEN_BYTES_MAX:
+            scheme, text = b"bearer", password_of(text)
         if scheme.lower() != b"bearer" or not text or len(text) > TOKEN_BYTES_MAX:
             raise Unauthorized("this needs a token", where="Authorization", expected=f"Bearer TOKEN with role {ROLE}")
         digest = sha256(text.strip()).digest()
@@ -254,6 +261,14 @@ class Door:
         if not found:
             raise Unauthorized("the token is not known here", where="Authorization")
         return any(found)
+
+
+def password_of(credentials: bytes) -> bytes:
+    """Return the password in the credentials of Basic authentication (RFC 7617), empty for what are none."""
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def check_type(adapter: Adapter, headers: Mapping[bytes, bytes]) -> None:
