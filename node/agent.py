@@ -318,7 +318,7 @@ def _settings(config: AgentConfig) -> AgentSettings:
         vault=config.vault or config.spool / "vault",
         token=_node_token(config),
         reserve_bytes=config.reserve_mib * MIB,
-        sources={name: _without_wait(table) for name, table in config.sources.items()},
+        sources=adapter_options(config),
         times=join_times(config),
     )
 
@@ -334,6 +334,11 @@ def join_times(config: AgentConfig) -> JoinTimes:
         if isinstance(table, Mapping) and "join_wait_s" in table
     }
     return JoinTimes(config.join_keep_s * 1000, waits)
+
+
+def adapter_options(config: AgentConfig) -> dict[str, Mapping[str, Any]]:
+    """Return the options of the adapters, by name."""
+    return {name: _without_wait(table) for name, table in config.sources.items()}
 
 
 def _without_wait(table: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -368,11 +373,14 @@ def _member_of(config: AgentConfig, genesis: Genesis, key_id: bytes) -> str:
 
 def _node_token(config: AgentConfig) -> str:
     """Return the token for the nodes, empty where none is given. Raises ConfigError."""
-    if config.token_file is None:
-        return ""
-    where = f"--token-file {config.token_file}"
+    return read_token(config.token_file) if config.token_file is not None else ""
+
+
+def read_token(path: Path) -> str:
+    """Return the bearer token in a file. Raises ConfigError."""
+    where = f"--token-file {path}"
     try:
-        token = config.token_file.read_text("ascii").strip()
+        token = path.read_text("ascii").strip()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=where) from None
     except UnicodeDecodeError:
