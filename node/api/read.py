@@ -14,6 +14,7 @@ from ledger.codec import decode
 from ledger.errors import EncodingError
 from ledger.genesis import genesis_to_json
 from ledger.readable import to_readable
+from ledger.rules.flags import flags_of
 from node.api import views
 from node.api.incoming import private_to_json
 from node.api.parts import CONTEXT
@@ -55,7 +56,7 @@ async def get_promises(request: web.Request) -> web.Response:
 
 
 async def get_record(request: web.Request) -> web.Response:
-    """Return a record with its promise; its private part to whoever holds a token with role private."""
+    """Return a record with its promise and flags; its private part to whoever holds a token with role private."""
     context = request.app[CONTEXT]
     node = context.node
     roles = context.tokens.roles_of(request)
@@ -71,6 +72,7 @@ async def get_record(request: web.Request) -> web.Response:
         "record_key": record_key.hex(),
         "promise": views.promise_view(node, tx_id, index),
         "record": to_readable(record),
+        "flags": [flag._asdict() for flag in flags_of(record)],
     }
     if roles is not None and "private" in roles and member_id == node.member_id and context.writer is not None:
         private = await context.writer.look(record_key)

@@ -131,6 +131,24 @@ async def test_a_record_goes_from_stored_to_final(api):
     assert shown["promise"]["height"] == 1
 
 
+async def test_a_record_is_shown_with_what_is_suspicious_in_it(api):
+    _, stored = await api.post("/v1/records", document(1, end_ms=NOW_MS - 999))
+    _, shown = await api.get(stored["url"])
+    assert shown["flags"] == []
+    _, stored = await api.post("/v1/records", document(2, sip_code=486, end_ms=NOW_MS - 999))
+    _, shown = await api.get(stored["url"])
+    assert shown["flags"] == [
+        {
+            "name": "code-against-answer",
+            "field": "sip_code",
+            "value": 486,
+            "bound": "200..299 for an answered call",
+            "message": "The call was answered, but its final response is 486, a failure: look whether the talk was real"
+            " before charging for it",
+        }
+    ]
+
+
 async def test_the_same_again_is_already_stored(api):
     _, first = await api.post("/v1/records", document(1))
     status, again = await api.post("/v1/records", document(1))
