@@ -114,6 +114,9 @@ def tx(
 @show_app.command()
 def record(
     place: Annotated[str, typer.Argument(help="TXID/INDEX.")],
+    distance_km: Annotated[
+        int | None, typer.Option(min=0, help="Between the two ends, where you know both sites: flags delays too short.")
+    ] = None,
     url: Url = "http://127.0.0.1:8080",
     token: Token = "",
     token_file: TokenFile = "",
@@ -128,6 +131,8 @@ def record(
     from node.cli.submit import read_token
 
     path = f"/v1/records/{parse_place(place)}"
+    if distance_km is not None:
+        path += f"?distance_km={distance_km}"
     if answer := _ask(url, path, as_json=as_json, token=read_token(token, token_file)):
         flags = answer.pop("flags", [])
         print_facts({"": with_moments(answer)})
