@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from ledger.errors import ConfigError
 from ledger.genesis import Genesis, Parameters, genesis_to_json
 from node.config import Address
 from node.founding import DEFAULT_PARAMETERS, Founder, make_genesis
-from node.keyfile import new_secret, new_token, write_key, write_private
+from node.keyfile import new_secret, new_token, read_tokens, write_key, write_private
 
 GRID_ZONES: Final = ("GB", "DE", "FR", "PL", "NO", "US", "ES", "SE")
 """Where the members of a made-up network get their electricity, in turn."""
@@ -64,6 +64,32 @@ class ClusterNode:
     def url(self) -> str:
         """Base address of the API."""
         return f"http://{self.api}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAgent:
+    """An agent that signs for a member: its files and address."""
+
+    member_id: str
+    home: Path
+    listen: Address
+    token: str
+    """Bearer token for proxies that hand in CDRs."""
+
+    @property
+    def config(self) -> Path:
+        """TOML file for ``ledger-agent run --config``."""
+        return self.home / "agent.toml"
+
+    @property
+    def spool(self) -> Path:
+        """Spool directory."""
+        return self.home / "spool"
+
+    @property
+    def url(self) -> str:
+        """Base address, where proxies post."""
+        return f"http://{self.listen}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +172,38 @@ def add_home(cluster: Cluster, member_id: str) -> ClusterNode:
     return node
 
 
+def add_agent(cluster: Cluster, node: ClusterNode) -> ClusterAgent:
+    """Write the files of an agent that signs for the member of ``node`` and delivers to every node, and return it.
+
+    Each node is given the agent's token, which it reads at its start. Raises ConfigError where a file is there already.
+    """
+    home = cluster.directory / f"{node.member_id}-agent"
+    try:
+        home.mkdir(mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot be made: {error.strerror}", where=str(home)) from None
+    for_nodes, known_to_nodes = new_token("agent", ["submit"])
+    for place in cluster.nodes:
+        tokens = [*read_tokens(place.home / "tokens.json"), known_to_nodes]
+        (place.home / "tokens.json").write_bytes(msgspec.json.encode(tokens) + b"\n")
+    for_proxies, known_to_agent = new_token("proxy", ["submit"])
+    write_private(home / "node-token", for_nodes.encode() + b"\n")
+    write_private(home / "ingest-tokens.json", msgspec.json.encode([known_to_agent]) + b"\n")
+    agent = ClusterAgent(node.member_id, home, Address(HOST, free_ports(1)[0]), for_proxies)
+    values = {
+        "listen": str(agent.listen),
+        "spool": str(agent.spool),
+        "to": [node.url, *(other.url for other in cluster.nodes if other != node)],
+        "genesis": str(cluster.genesis_file),
+        "submit_key": str(node.home / "submit.pem"),
+        "member_secret": str(node.home / "secret"),
+        "token_file": str(home / "node-token"),
+        "ingest_tokens": str(home / "ingest-tokens.json"),
+    }
+    write_private(agent.config, _lines(values, node.grid_zone).encode())
+    return agent
+
+
 def _write_home(
     home: Path, keys: tuple[PrivateKey, PrivateKey, PrivateKey], api: Address, listen: Address, grid_zone: str
 ) -> ClusterNode:
@@ -179,7 +237,12 @@ def _toml(node: ClusterNode, genesis: Path, peers: list[str], *, is_joining: boo
     }
     if is_joining:
         values["joining"] = True
-    energy = {**ENERGY, "grid_zone": node.grid_zone}
+    return _lines(values, node.grid_zone)
+
+
+def _lines(values: Mapping[str, object], grid_zone: str) -> str:
+    """Return ``values`` and how energy is reckoned as TOML."""
+    energy = {**ENERGY, "grid_zone": grid_zone}
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
     lines += ["\n[energy]\n", *(f"{name} = {json.dumps(value)}\n" for name, value in energy.items())]
     return "".join(lines)

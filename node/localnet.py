@@ -1,4 +1,4 @@
-"""Nodes of a cluster as processes on this machine: started, watched, killed and stopped by their own process ids.
+"""Nodes of a cluster, and agents, as processes on this machine: started, watched, killed, stopped by process id.
 
 For demonstrations, benchmarks and tests.
 """
@@ -12,71 +12,67 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ledger.errors import LedgerError
 from node.client import Client
-from node.cluster import ClusterNode
+from node.cluster import ClusterAgent, ClusterNode
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 LOG_TAIL_LINES: Final = 12
 LEDGERD: Final = ("-m", "node.cli.ledgerd")
 """What Python runs for a node."""
+AGENT: Final = ("-m", "node.cli.agent", "run")
 EQUIVOCATOR: Final = (str(Path(__file__).parent.parent / "scripts" / "equivocator_main.py"),)
 """A producer that commits faults when it is sent SIGUSR1 (a vote) or SIGUSR2 (a block); only in a checkout."""
 
 
-class LocalNode:
-    """One ``ledgerd`` process.
+class LocalProcess:
+    """One program of this project as a process, its output in a file.
 
     Attributes:
-        place: its files and addresses.
-        client: asks it, with its own token.
+        name: for messages.
+        url: base address of its API.
+        log: what it wrote; every start appends.
         process: None before the first start.
     """
 
-    def __init__(self, place: ClusterNode, arguments: Sequence[str] = (), *, program: Sequence[str] = LEDGERD) -> None:
-        """Prepare; nothing runs yet.
-
-        arguments: further options of ``ledgerd``. program: what Python runs instead of it.
-        """
-        self.place = place
-        self.client = Client(place.url, place.token)
+    def __init__(self, name: str, url: str, log: Path, arguments: Sequence[str]) -> None:
+        """Prepare; nothing runs yet. arguments: what Python runs."""
+        self.name = name
+        self.url = url
+        self.log = log
         self.process: subprocess.Popen[bytes] | None = None
         self._arguments = arguments
-        self._program = program
-
-    @property
-    def name(self) -> str:
-        """The member's id."""
-        return self.place.member_id
-
-    @property
-    def log(self) -> Path:
-        """What the process wrote; every start appends."""
-        return self.place.home / "ledgerd.log"
 
     @property
     def is_running(self) -> bool:
         """Tell whether the process is there."""
         return self.process is not None and self.process.poll() is None
 
+    def is_ready(self) -> bool:
+        """Tell whether it answers."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start the process, in a session of its own: Ctrl-C reaches only whoever started it."""
-        command = [sys.executable, *self._program, "--config", str(self.place.config), *self._arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def wait_ready(self, seconds: float = START_SECONDS) -> None:
-        """Return when the API answers. Raises LedgerError with the end of the log where it does not."""
+        """Return when it answers. Raises LedgerError with the end of the log where it does not."""
         deadline = time.monotonic() + seconds
-        while not self.client.is_ready():
+        while not self.is_ready():
             if not self.is_running or time.monotonic() > deadline:
                 how = "ended" if not self.is_running else f"did not answer within {seconds:g} s"
-                raise LedgerError(f"node {self.name} {how}; its log ends:\n{self.log_tail()}", where=str(self.log))
+                raise LedgerError(f"{self.name} {how}; its log ends:\n{self.log_tail()}", where=str(self.log))
             time.sleep(0.05)
 
     def kill(self) -> None:
@@ -108,8 +104,57 @@ class LocalNode:
         return "\n".join(lines[-LOG_TAIL_LINES:])
 
 
-def stop_all(nodes: Sequence[LocalNode]) -> dict[str, int]:
-    """Stop the nodes that run, all at once; return the exit status of each."""
+class LocalNode(LocalProcess):
+    """One ``ledgerd`` process.
+
+    Attributes:
+        place: its files and addresses.
+        client: asks it, with its own token.
+    """
+
+    def __init__(self, place: ClusterNode, arguments: Sequence[str] = (), *, program: Sequence[str] = LEDGERD) -> None:
+        """Prepare; nothing runs yet.
+
+        arguments: further options of ``ledgerd``. program: what Python runs instead of it.
+        """
+        command = [*program, "--config", str(place.config), *arguments]
+        super().__init__(place.member_id, place.url, place.home / "ledgerd.log", command)
+        self.place = place
+        self.client = Client(place.url, place.token)
+
+    def is_ready(self) -> bool:
+        """Tell whether the API answers."""
+        return self.client.is_ready()
+
+
+class LocalAgent(LocalProcess):
+    """One ``ledger-agent`` process.
+
+    Attributes:
+        place: its files and addresses.
+    """
+
+    def __init__(self, place: ClusterAgent) -> None:
+        """Prepare; nothing runs yet."""
+        super().__init__("agent", place.url, place.home / "ledger-agent.log", [*AGENT, "--config", str(place.config)])
+        self.place = place
+        self._client = Client(place.url)
+
+    def is_ready(self) -> bool:
+        """Tell whether the agent answers."""
+        return self.health() is not None
+
+    def health(self) -> dict[str, Any] | None:
+        """Return what ``/healthz`` says while the agent is well, None where it is not, or does not answer."""
+        try:
+            found = self._client.get("/healthz")
+        except LedgerError:
+            return None
+        return found if isinstance(found, dict) else None
+
+
+def stop_all(nodes: Sequence[LocalProcess]) -> dict[str, int]:
+    """Stop the processes that run, all at once; return the exit status of each."""
     running = [node for node in nodes if node.is_running]
     for node in running:
         node.terminate()

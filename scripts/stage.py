@@ -9,13 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from ledger.errors import LedgerError
-from node.localnet import LocalNode, stop_all
+from node.localnet import LocalNode, LocalProcess, stop_all
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -61,7 +61,7 @@ class Screen:
 class Play(Protocol):
     """Something with nodes of its own, to be played once."""
 
-    nodes: list[LocalNode]
+    nodes: Sequence[LocalProcess]
 
     def run(self) -> None:
         """Play it. Raises NotHeld at the first step that does not hold."""
@@ -104,8 +104,8 @@ def play(
     return status
 
 
-def start(node: LocalNode) -> None:
-    """Start a node."""
+def start(node: LocalProcess) -> None:
+    """Start a node, or an agent."""
     with uninterrupted():
         node.start()
 
