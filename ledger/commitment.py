@@ -22,6 +22,10 @@ PrivateName = Literal["caller", "callee", "call_id", "from_tag", "to_tag", "addr
 PRIVATE_FIELDS: tuple[str, ...] = get_args(PrivateName)
 """Every private field, in the order of the leaves. Absent ones are empty strings, with a leaf and a salt as well."""
 
+_NAMES: tuple[PrivateName, ...] = get_args(PrivateName)
+_KNOWN = frozenset(PRIVATE_FIELDS)
+_SALT_SIZES = [32] * len(PRIVATE_FIELDS)
+
 PRIVATE_TEXT_MAX = 65_536
 
 Text = Annotated[bytes, Meta(max_length=PRIVATE_TEXT_MAX)]
@@ -50,27 +54,27 @@ def make_private_part(values: dict[str, str], salts: list[bytes]) -> PrivatePart
 
     Raises FieldError for a name that is no private field, a value over PRIVATE_TEXT_MAX bytes, or one that is no text.
     """
-    for name in values:
-        if name not in PRIVATE_FIELDS:
-            raise FieldError("not a private field", where=name, expected=", ".join(PRIVATE_FIELDS))
-    if len(salts) != len(PRIVATE_FIELDS) or any(len(salt) != 32 for salt in salts):
+    for name in values.keys() - _KNOWN:
+        raise FieldError("not a private field", where=name, expected=", ".join(PRIVATE_FIELDS))
+    if [len(salt) for salt in salts] != _SALT_SIZES:
         raise FieldError("wrong salts", where="salts", expected=f"{len(PRIVATE_FIELDS)} of 32 bytes")
-    fields = []
-    names: tuple[PrivateName, ...] = get_args(PrivateName)
-    for name, salt in zip(names, salts, strict=True):
-        data = _bytes_of(name, values.get(name, ""))
-        if len(data) > PRIVATE_TEXT_MAX:
-            raise FieldError("too long", where=name, expected=f"at most {PRIVATE_TEXT_MAX} bytes", actual=len(data))
-        fields.append(PrivateField(name, salt, data))
-    return PrivatePart(fields)
+    return PrivatePart(
+        [
+            PrivateField(name, salt, _bytes_of(name, values.get(name, "")))
+            for name, salt in zip(_NAMES, salts, strict=True)
+        ]
+    )
 
 
 def _bytes_of(name: str, text: str) -> bytes:
     """Return UTF-8; bytes that a platform reported and that were none come out as they were."""
     try:
-        return text.encode("utf-8", "surrogateescape")
+        data = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise FieldError("not text", where=name, expected="Unicode without lone surrogates") from None
+    if len(data) > PRIVATE_TEXT_MAX:
+        raise FieldError("too long", where=name, expected=f"at most {PRIVATE_TEXT_MAX} bytes", actual=len(data))
+    return data
 
 
 def field_leaf(field: PrivateField) -> bytes:

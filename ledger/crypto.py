@@ -10,7 +10,6 @@ Source: docs/protocol.md, "Hashes, keys, signatures".
 from __future__ import annotations
 
 import hashlib
-import hmac
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -26,6 +25,9 @@ from ledger.errors import BadSignature, ConfigError
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order n of P-256 (FIPS 186-5)."""
 HALF_ORDER = ORDER // 2
+
+HMAC_BLOCK_BYTES = 64
+"""Of SHA-256."""
 
 TAGS = ("genesis", "tx", "header", "vote", "key", "hello", "record", "private", "state", "rules", "table", "schedule")
 """Every use of a hash has its own tag, so no hash of one kind can pass as another."""
@@ -162,5 +164,15 @@ class PrivateKey:
 
 
 def hmac_sha256(key: bytes, data: bytes) -> bytes:
-    """Return HMAC-SHA256 (RFC 2104)."""
-    return hmac.digest(key, data, "sha256")
+    """Return HMAC-SHA256 (RFC 2104); many under one key cost half of what ``hmac.digest`` takes for each."""
+    inner, outer = (begun.copy() for begun in _hmac_begun(key))
+    inner.update(data)
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+@lru_cache(maxsize=64)
+def _hmac_begun(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Return the inner and the outer hash of RFC 2104 with the key taken in."""
+    block = (sha256(key).digest() if len(key) > HMAC_BLOCK_BYTES else key).ljust(HMAC_BLOCK_BYTES, b"\0")
+    return sha256(bytes(byte ^ 0x36 for byte in block)), sha256(bytes(byte ^ 0x5C for byte in block))

@@ -21,15 +21,28 @@ from ledger.crypto import key_id_of
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from node import development
-from node.config import Address, parse_address, read_toml
+from node.config import Address, parse_address, parse_region, read_toml
 from node.keyfile import read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.profile import energy_profile
-from telephony.agent import Agent, AgentSettings
+from telephony.adapters.base import Adapter
+from telephony.adapters.registry import Adapters
+from telephony.agent import Agent, AgentSettings, steady_ms
 from telephony.agent_http import ROLE, AgentApp
 from telephony.builder import Profile
+from telephony.following import Follower
 from telephony.gathering import KEEP_MS, JoinTimes
 from telephony.http_server import HttpServer
+from telephony.watching import (
+    Folder,
+    FolderSettings,
+    FollowSettings,
+    Keep,
+    Watch,
+    Watches,
+    adapter_for,
+    parse_watch,
+)
 
 ENVIRONMENT_PREFIX: Final = "LEDGER_AGENT_"
 STOP_S: Final = 5.0
@@ -53,6 +66,7 @@ class AgentConfig:
         vault: directory of the private parts and of what is on its way; in the spool's where it is not given.
         leg: ``originating``, ``terminating`` or ``transit``: which side of the calls this proxy serves.
         service: ``voice``, or another of the record's services.
+        region: country of national phone numbers in CDRs, ``GB``; empty: only international ones are read.
         token_file: file with the bearer token that the nodes gave out.
         ingest_tokens: JSON file of the tokens that proxies must bring, as ``ledgerctl token new`` writes it.
         reserve_mib: room left on the disk; with less, CDRs are answered 507.
@@ -62,6 +76,7 @@ class AgentConfig:
         energy: how the energy of a call is reckoned; a table, see docs/operations.md.
         sources: options of each platform's adapter, tables by name; ``join_wait_s`` in each is how long its whole calls
             wait for reports of their quality.
+        watch: folders and files that records are taken from, tables by name; see docs/agent.md, "Watched files".
     """
 
     listen: Address = LISTEN
@@ -74,6 +89,7 @@ class AgentConfig:
     vault: Path | None = None
     leg: str = "originating"
     service: str = "voice"
+    region: str = ""
     token_file: Path | None = None
     ingest_tokens: Path | None = None
     reserve_mib: int = 64
@@ -82,13 +98,14 @@ class AgentConfig:
     log_format: str = "auto"
     energy: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    watch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 OPTIONS: Final = tuple(option.name for option in fields(AgentConfig))
 """Names as in the TOML file; a flag has hyphens, a variable is in capitals behind ``LEDGER_AGENT_``."""
 
 
-TABLES: Final = frozenset({"energy", "sources"})
+TABLES: Final = frozenset({"energy", "sources", "watch"})
 """Options that can only stand in the TOML file."""
 
 
@@ -182,6 +199,7 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "vault": _path,
     "leg": _choice(*(leg.name.lower() for leg in Leg)),
     "service": _choice(*(service.name.lower() for service in Service)),
+    "region": lambda value, where: parse_region(value, where=where),
     "token_file": _path,
     "ingest_tokens": _path,
     "reserve_mib": _count,
@@ -190,6 +208,7 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "log_format": _choice("auto", "text", "json"),
     "energy": _table,
     "sources": _tables,
+    "watch": _tables,
 }
 
 
@@ -232,15 +251,32 @@ async def _serve(config: AgentConfig) -> int:
 async def running_agent(config: AgentConfig) -> AsyncIterator[tuple[Agent, Address]]:
     """An agent that serves while the context is open, and where. Raises ConfigError or StoreError where it cannot."""
     settings, tokens = _settings(config), _ingest_tokens(config)
+    watched = [parse_watch(name, table) for name, table in config.watch.items()]
+    by_name = Adapters(settings.sources).by_name
+    adapters = [adapter_for(watch, by_name) for watch in watched]
     agent = Agent(settings)
-    server = HttpServer(AgentApp(agent, tokens))
+    watches = Watches(
+        [
+            _watch(watch, adapter, agent.intake.keep, config.spool / "watch")
+            for watch, adapter in zip(watched, adapters, strict=True)
+        ]
+    )
+    server = HttpServer(AgentApp(agent, tokens, watches.watches))
     try:
         agent.start()
+        watches.start()
         yield agent, await _listen(server, config.listen)
     finally:
         # First nobody can hand in more, then what came in is brought to rest.
         await server.close(STOP_S)
+        await watches.stop()
         await agent.stop()
+
+
+def _watch(settings: FolderSettings | FollowSettings, adapter: Adapter, keep: Keep, directory: Path) -> Watch:
+    if isinstance(settings, FolderSettings):
+        return Folder(settings, adapter, keep, steady_ms=steady_ms)
+    return Follower(settings, adapter, keep, steady_ms=steady_ms, directory=directory)
 
 
 async def _listen(server: HttpServer, address: Address) -> Address:
@@ -276,6 +312,7 @@ def _settings(config: AgentConfig) -> AgentSettings:
             read_secret(secret_file),
             leg=Leg[config.leg.upper()],
             service=Service[config.service.upper()],
+            region=config.region,
             energy=energy_profile(config.energy, carbon_basis=genesis.parameters.carbon_basis),
         ),
         vault=config.vault or config.spool / "vault",

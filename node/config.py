@@ -153,7 +153,8 @@ def _parse_text(value: Any, *, where: str) -> str:
     return value
 
 
-def _parse_region(value: Any, *, where: str) -> str:
+def parse_region(value: Any, *, where: str) -> str:
+    """Return the country of national phone numbers, empty for none. Raises ConfigError."""
     text = _parse_text(value, where=where)
     try:
         check_region(text)
@@ -184,7 +185,7 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "endpoint": _parse_endpoint,
     "submit_key": _parse_path,
     "member_secret": _parse_path,
-    "region": _parse_region,
+    "region": parse_region,
     "tokens": _parse_path,
     "hosts": _parse_list,
     "tls_certificate": _parse_path,

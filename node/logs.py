@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -45,6 +46,15 @@ def set_up_logs(level: str, form: str) -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_LibraryLines()], force=True)
+    # What nobody caught would be printed with all its words.
+    sys.excepthook = lambda _kind, error, _trace: _log_uncaught("ended", error)
+    threading.excepthook = lambda caught: _log_uncaught("a thread ended", caught.exc_value)
+    sys.unraisablehook = lambda caught: _log_uncaught("lost", caught.exc_value)
+
+
+def _log_uncaught(how: str, error: BaseException | None) -> None:
+    if not isinstance(error, SystemExit):
+        get_log("python").error(how, exc_info=error)
 
 
 class _LibraryLines(logging.Handler):

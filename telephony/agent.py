@@ -48,6 +48,8 @@ PACK_S: Final = 0.05
 """Records that come within this time share a transaction, its signature and its syncs."""
 PACK_DOCUMENTS: Final = 1_000
 """As many fill a transaction: they wait for no others."""
+REST_S: Final = 0.1
+"""How long nothing is built where nothing may be."""
 IDLE_S: Final = 1.0
 """How often it is looked whether a document that waits is due."""
 RETRY_LOOK_S: Final = 1.0
@@ -212,8 +214,9 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.intake.close()
-        await self._writer.close()
         await asyncio.to_thread(self._build_thread.shutdown)
+        await self._retire()
+        await self._writer.close()
         await asyncio.to_thread(self._dead_thread.shutdown)
         if self._session is not None:
             await self._session.close()
@@ -228,14 +231,26 @@ class Agent:
             if self._unbuilt == 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(grown.wait(), IDLE_S)
+                if self._unbuilt == 0:
+                    await self._retire()
             if 0 < self._unbuilt < PACK_DOCUMENTS:
                 await asyncio.sleep(PACK_S)
             try:
                 if await asyncio.get_running_loop().run_in_executor(self._build_thread, self._build_once):
                     self._delivery.notify()
+                elif self._unbuilt:
+                    # No node has told the time yet, or enough is on its way.
+                    await asyncio.sleep(REST_S)
             except StoreError as error:
                 self._log.error("nothing can be built now", error=error.sentence())
                 await asyncio.sleep(BACKOFF_MS_MAX / 1000)
+
+    async def _retire(self) -> None:
+        """Let nothing that is in the vault stay in the spool, where it is in the clear."""
+        try:
+            await self._writer.retire()
+        except StoreError as error:
+            self._log.error("what is done with stays in the spool for now", error=error.sentence())
 
     def _build_once(self) -> bool:
         # The reserve is for dead letters and the cursor: half of it stays, whatever is in the spool.

@@ -5,6 +5,8 @@ Source: docs/agent.md, "Answers".
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ from telephony.adapters.base import BODY_BYTES_MAX, Adapter
 from telephony.agent import Agent
 from telephony.http_messages import Head, Reply, RequestError
 from telephony.intake import Taken
+from telephony.watching import Watch
 
 URN: Final = "urn:ledgerd:problem:"
 RETRY_AFTER_S: Final = 5
@@ -99,12 +102,12 @@ class AgentApp:
 
     body_bytes_max: Final = BODY_BYTES_MAX
 
-    def __init__(self, agent: Agent, tokens: Sequence[KnownToken]) -> None:
+    def __init__(self, agent: Agent, tokens: Sequence[KnownToken], watches: Sequence[Watch] = ()) -> None:
         self._agent = agent
         self._adapters = {f"{INGEST_PATH}{name}".encode(): adapter for name, adapter in agent.adapters.by_name.items()}
         self._door = Door(tokens)
         self._registry = CollectorRegistry()
-        self._registry.register(Metrics(agent))
+        self._registry.register(Metrics(agent, watches))
         self._pages = {b"/healthz": self._health, b"/metrics": self._metrics}
 
     def check_head(self, head: Head) -> None:
@@ -163,8 +166,9 @@ class AgentApp:
 class Metrics:
     """The agent's figures, as Prometheus reads them."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: Agent, watches: Sequence[Watch] = ()) -> None:
         self._agent = agent
+        self._watches = watches
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures of this moment."""
@@ -199,6 +203,31 @@ class Metrics:
         for node, failures in agent.failing.items():
             failing.add_metric([node], failures)
         yield failing
+        if self._watches:
+            yield from self._of_watches()
+
+    def _of_watches(self) -> Iterator[Metric]:
+        files = CounterMetricFamily(
+            "ledger_agent_watch_files", "Files that are finished, by how they ended", labels=["watch", "outcome"]
+        )
+        documents = CounterMetricFamily(
+            "ledger_agent_watch_records", "Records read from files, by what became of them", labels=["watch", "outcome"]
+        )
+        waiting = GaugeMetricFamily(
+            "ledger_agent_watch_waiting", "Files, or bytes of a followed one, that are to be read", labels=["watch"]
+        )
+        failing = GaugeMetricFamily(
+            "ledger_agent_watch_failing", "1 while nothing can be taken in from there", labels=["watch"]
+        )
+        for watch in self._watches:
+            counters = watch.counters
+            files.add_metric([watch.name, "done"], counters.done)
+            files.add_metric([watch.name, "failed"], counters.failed)
+            documents.add_metric([watch.name, "spooled"], counters.documents)
+            documents.add_metric([watch.name, "dead"], counters.refused)
+            waiting.add_metric([watch.name], counters.waiting)
+            failing.add_metric([watch.name], int(counters.is_failing))
+        yield from (files, documents, waiting, failing)
 
 
 class Door:
@@ -209,8 +238,13 @@ class Door:
         self._seen: dict[bytes, bool] = {}
 
     def check(self, authorization: bytes) -> None:
-        """Raise Unauthorized without a known bearer token, Forbidden for one that may not hand in records."""
+        """Raise Unauthorized without a known token, Forbidden for one that may not hand in records.
+
+        Some platforms know names and passwords only (FreeSWITCH's ``cred``): then the token is the password.
+        """
         scheme, _, text = authorization.partition(b" ")
+        if scheme.lower() == b"basic" and len(text) <= 2 * TOKEN_BYTES_MAX:
+            scheme, text = b"bearer", password_of(text)
         if scheme.lower() != b"bearer" or not text or len(text) > TOKEN_BYTES_MAX:
             raise Unauthorized("this needs a token", where="Authorization", expected=f"Bearer TOKEN with role {ROLE}")
         digest = sha256(text.strip()).digest()
@@ -227,6 +261,14 @@ class Door:
         if not found:
             raise Unauthorized("the token is not known here", where="Authorization")
         return any(found)
+
+
+def password_of(credentials: bytes) -> bytes:
+    """Return the password in the credentials of Basic authentication (RFC 7617), empty for what are none."""
+    try:
+        return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def check_type(adapter: Adapter, headers: Mapping[bytes, bytes]) -> None:

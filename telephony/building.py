@@ -12,6 +12,7 @@ Source: docs/agent.md, "What delivery promises".
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,12 +20,13 @@ from typing import Final, NamedTuple, Protocol
 
 from ledger.cdr import Leg, Service, record_key_of
 from ledger.codec import encode
+from ledger.commitment import PRIVATE_FIELDS
 from ledger.errors import LedgerError, StoreError
 from ledger.genesis import Parameters
 from ledger.validation import Rules
 from telephony.adapters.base import Adapter
 from telephony.admission import NotYet, check_admissible
-from telephony.builder import Profile, build_record, fresh_salts
+from telephony.builder import Profile, build_record
 from telephony.gathering import JoinTimes, gather, role_of
 from telephony.ledger_clock import LedgerClock
 from telephony.outbox import Item, Outbox, Signer
@@ -38,8 +40,14 @@ BATCH_DOCUMENTS: Final = 2_000
 """Documents of one turn, hence of one commit: two full transactions."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """A turn ends with the document that takes it here: this bounds the memory."""
+AHEAD_RECORDS_MAX: Final = 200_000
+"""Records signed that are not final, ten seconds of a replay at full speed. What is behind them waits in the spool:
+there it is once on disk, holds no memory, and has no signature that expires while the ledger is dead."""
 CALLS_DUE: Final = 1_000
 """Calls that wait for others of their documents, of one turn."""
+SALT_BYTES: Final = 32
+SALTS_BYTES: Final = SALT_BYTES * len(PRIVATE_FIELDS)
+"""Of one record."""
 
 OTHER_CONTENT: Final = "HTTP 409: a record of this call and leg was handed in before with other content"
 
@@ -182,12 +190,16 @@ class Builder:
         return self._position
 
     def turn(self) -> bool:
-        """Do one turn; return whether there was anything to do. Nothing is done before a node has told the time.
+        """Do one turn; return whether there was anything to do.
+
+        Nothing is done before a node has told the time, nor while as much is on its way as may be.
 
         Raises StoreFull or another StoreError: then nothing has happened, and it may be tried again.
         """
         if not self._clock.is_confirmed:
             # By a clock that is wrong, good records are too old, and what is signed begins in the future.
+            return False
+        if self._outbox.records >= AHEAD_RECORDS_MAX:
             return False
         turn = _Turn(self._clock.now_ms())
         candidates = self._take_due(turn)
@@ -298,7 +310,11 @@ class Builder:
 
     def _build(self, candidates: Sequence[_Candidate], turn: _Turn) -> None:
         """Make records of calls, each once."""
-        built = [made for made in (self._build_one(candidate, turn) for candidate in candidates) if made is not None]
+        # Drawn at once: asking the system for the chance of each record costs as much as its encryption.
+        chance = secrets.token_bytes(SALTS_BYTES * len(candidates))
+        salts = (_cut(chance[start : start + SALTS_BYTES]) for start in range(0, len(chance), SALTS_BYTES))
+        found = (self._build_one(candidate, own, turn) for candidate, own in zip(candidates, salts, strict=True))
+        built = [made for made in found if made is not None]
         rows = self._vault.find([item.record_key for _, item, _ in built])
         contents = {key: row.content for key, row in rows.items() if row.tx_id is not None}
         for candidate, item, entry in built:
@@ -314,11 +330,13 @@ class Builder:
                 continue
             turn.finished += [part.number for part in candidate.frames if isinstance(part, Waiter)]
 
-    def _build_one(self, candidate: _Candidate, turn: _Turn) -> tuple[_Candidate, Item, VaultEntry] | None:
+    def _build_one(
+        self, candidate: _Candidate, salts: list[bytes], turn: _Turn
+    ) -> tuple[_Candidate, Item, VaultEntry] | None:
         """Return the record of a call, ready to be signed; None where it is a dead letter, or waits."""
         call = candidate.call
         try:
-            record, private, _ = build_record(call, self._profile_of(call), fresh_salts())
+            record, private, _ = build_record(call, self._profile_of(call), salts)
             data = encode(record)
             chain = self._chain
             check_admissible(record, rules=chain.rules, parameters=chain.parameters, now_ms=turn.now_ms)
@@ -352,6 +370,10 @@ class Builder:
             )
             self._profiles[name] = profile
         return profile
+
+
+def _cut(salts: bytes) -> list[bytes]:
+    return [salts[start : start + SALT_BYTES] for start in range(0, SALTS_BYTES, SALT_BYTES)]
 
 
 def _taken_ms(document: Frame | Waiter) -> int:

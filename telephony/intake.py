@@ -6,13 +6,14 @@ Source: docs/agent.md, "Answers".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
 from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter
+from telephony.pieces import Found
 from telephony.spool import FREE_ROOM
 from telephony.spool_writer import SpoolWriter
 
@@ -140,26 +141,41 @@ class Intake:
         except EncodingError as error:
             await self._bury_new(kind, [(body, error.sentence())])
             raise
+        return Taken(await self.keep(adapter, [Found(document, None) for document in documents]), is_array)
+
+    async def keep(self, adapter: Adapter, found: Sequence[Found]) -> list[LedgerError | None]:
+        """Take in documents of which some may be known to be bad; return what is wrong with each.
+
+        Promises and raises what ``take`` does.
+        """
+        kind = int(adapter.kind)
         faults: list[LedgerError | None] = []
-        for index, document in enumerate(documents):
+        for index, (document, fault) in enumerate(found):
             if index % TURN_RECORDS == TURN_RECORDS - 1:
                 await asyncio.sleep(0)
-            faults.append(fault_of(adapter, document))
-        good = [(kind, document) for document, fault in zip(documents, faults, strict=True) if not fault]
-        bad = [(raw, fault.sentence()) for raw, fault in zip(documents, faults, strict=True) if fault]
+            faults.append(fault or fault_of(adapter, document))
+        judged = [(one.document, fault) for one, fault in zip(found, faults, strict=True)]
+        good = [(kind, document) for document, fault in judged if fault is None]
+        bad = [(document, fault.sentence()) for document, fault in judged if fault is not None]
         try:
+            # Room for both is asked for before either is written: a post is not to be kept by halves.
+            if bad:
+                self._check_room()
             if good:
                 await self._writer.append(good)
             if bad:
                 await self._bury_new(kind, bad)
         except StoreError:
-            self.counters.refused += len(documents)
+            self.counters.refused += len(found)
             raise
         self.counters.spooled += len(good)
-        return Taken(faults, is_array)
+        return faults
 
     async def _bury_new(self, kind: int, dead: list[tuple[bytes, str]]) -> None:
         """Keep records that never were in the spool: not at the cost of the reserve, they are still with the sender."""
+        self._check_room()
+        await self._bury(kind, dead)
+
+    def _check_room(self) -> None:
         if not self._has_room():
             raise StoreFull("the disk is nearly full", where=str(self._where), hint=FREE_ROOM)
-        await self._bury(kind, dead)

@@ -148,6 +148,7 @@ class Outbox:
     def __init__(self, vault: Vault) -> None:
         """Make the tables where there are none. Raises StoreError."""
         self.vault = vault
+        self.records: int = 0
         with vault.transaction() as db:
             for statement in _SCHEMA:
                 db.execute(statement)

@@ -118,7 +118,7 @@ def _out_of_bounds(value: Quality | Levels) -> str | None:
 
 def _told(violation: Violation) -> str:
     value = "null" if violation.value is None else violation.value
-    return f"{violation.message}: {violation.field} is {value}, expected {violation.bound}"
+    return f"{violation.message} ({violation.field} is {value}, expected {violation.bound})"
 
 
 def _quality_of(found: SourceQuality, record: CallRecord) -> Quality | _Refused:

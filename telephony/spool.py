@@ -43,7 +43,8 @@ from telephony.adapters.base import DOCUMENT_BYTES_MAX
 from telephony.spool_files import Position, check_format, lock, read_cursor, write_cursor
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
-"""A segment is closed when the next group would take it beyond this; what is delivered leaves the disk by segments."""
+"""A segment is closed when the next group would take it beyond this; what is delivered leaves the disk by segments, the
+last one when the spool is at rest."""
 GROUP_BYTES_MAX: Final = SEGMENT_BYTES // 2
 """Longest group of one append; also keeps a frame from being longer than a segment."""
 RESERVE_BYTES: Final = 64 * 1024 * 1024
@@ -317,6 +318,22 @@ class Spool:
             raise from_os(error, self._directory / "cursor") from error
         with self._mutex:
             self._segments = [segment for segment in self._segments if segment >= position.segment]
+
+    def retire(self) -> None:
+        """Delete the last segment too where all of it is delivered; what comes then goes into a new one.
+
+        For a spool at rest: nothing that was delivered is to stay on the disk until a segment is full. Not while
+        another thread appends or advances. Raises StoreError: then the next ``advance`` does it.
+        """
+        end = self._end
+        if end.sequence == end.segment or self._cursor != end:
+            return
+        # An open file would stay on the disk although it is deleted.
+        self._close_file()
+        with self._mutex:
+            self._segments.append(end.sequence)
+            self._end = Position(end.sequence, 0, end.sequence)
+        self.advance(self._end)
 
     def close(self) -> None:
         """Close the files and let go of the lock; a second time does nothing."""

@@ -75,6 +75,10 @@ class SpoolWriter:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="spool-writer")
 
+    async def retire(self) -> None:
+        """Do as ``Spool.retire`` does, between two groups."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._spool.retire)
+
     async def close(self) -> None:
         """Finish what is under way."""
         if self._task is not None:

@@ -38,10 +38,13 @@ NONCES_BYTES: Final = 4 * NONCE_BYTES
 """Of one record."""
 
 _PUT: Final = """
-INSERT OR REPLACE INTO record (record_key, content, period, caller, callee, caller_body, callee_body, rest_body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO record
+    (record_key, content, period, caller, callee, caller_body, callee_body, rest_body, tx_id, tx_index)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 """Replaced, not changed: it gets a number of its own, and no older shredding means it."""
+
+_NOWHERE: Final = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +127,19 @@ class Vault:
         commit raises, nothing. Raises as ``store`` does.
         """
         with self._lock, self._translated():
-            rows = self._encrypt(entries)
+            at = {place.record_key: (place.tx_id, place.index) for place in places}
+            # Of a new record the place goes into its row at once: a search of its own for each costs as much again.
+            rows = [
+                (*row, *at.get(entry.record_key, _NOWHERE))
+                for entry, row in zip(entries, self._encrypt(entries), strict=True)
+            ]
+            for entry in entries:
+                at.pop(entry.record_key, None)
             with self._files.transaction() as db:
                 db.executemany(_PUT, rows)
                 db.executemany(
                     "UPDATE record SET tx_id = ?, tx_index = ? WHERE record_key = ?",
-                    [(place.tx_id, place.index, place.record_key) for place in places],
+                    [(*place, record_key) for record_key, place in at.items()],
                 )
                 db.executemany("DELETE FROM record WHERE record_key = ?", [(key,) for key in gone])
                 yield db

@@ -159,7 +159,7 @@ class VaultFiles:
                 hint = "Free some space; nothing that was kept is lost"
                 raise StoreFull("no room for the vault", where=str(self._path), hint=hint) from None
             if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                hint = "It belongs to one process: stop the node or agent that has it first"
+                hint = "It belongs to one process: stop the node or agent that has it, do this, and start it again"
                 raise StoreLocked("another process has the vault", where=str(self._path), hint=hint) from None
             if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
                 raise self.damaged("the vault's database") from None

@@ -215,3 +215,10 @@ def test_changelog_keeps_its_form() -> None:
     wrong = [title for title in versions[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", title)]
     assert wrong == []
     assert set(re.findall(r"^### (.+)$", text, flags=re.MULTILINE)) <= set(CHANGE_KINDS)
+
+
+@pytest.mark.xdist_group("cluster")
+def test_groups_of_tests_are_seen(request: pytest.FixtureRequest) -> None:
+    """Whole clusters of processes do not run side by side: where tests are spread, their group is in the id."""
+    is_spread = getattr(request.config.option, "loadgroup", False)
+    assert request.node.nodeid.endswith("@cluster") == is_spread

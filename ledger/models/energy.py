@@ -96,14 +96,20 @@ def network_coefficients(factor: NetworkFactor) -> tuple[int, int, int]:
     return 8 * factor.nj_per_bit, 1000 * factor.base_mw, 1_000_000
 
 
+NETWORK_COEFFICIENTS: Final[Mapping[tuple[EnergyMethod, Boundary], tuple[int, int, int]]] = MappingProxyType(
+    {key: network_coefficients(factor) for key, factor in NETWORK_FACTORS.items()}
+)
+"""What ``network_coefficients`` gives for each method and boundary that has a factor."""
+
+
 def network_mj(method: EnergyMethod, boundary: Boundary, octets: int, duration_ms: int) -> int:
     """Return network energy in millijoules by the method and boundary a record names.
 
     octets: both directions together. duration_ms: talk time, 0 for a call that was not answered.
     Raises KeyError where the tables have no such method and boundary (``metered`` never has).
     """
-    per_octet, per_ms, divisor = network_coefficients(NETWORK_FACTORS[method, boundary])
-    return divide_half_up(per_octet * octets + per_ms * duration_ms, divisor)
+    per_octet, per_ms, divisor = NETWORK_COEFFICIENTS[method, boundary]
+    return (per_octet * octets + per_ms * duration_ms + (divisor >> 1)) // divisor
 
 
 def total_mj(device_mj: int, network_mj: int, server_mj: int, pue_milli: int) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 from ledger.cdr import CallRecord
 from ledger.models.rounding import divide_half_up
 from ledger.models.tables import CODECS
+from ledger.rules import words
 from ledger.rules.base import Check, RuleContext, RuleModule, Violation
 
 _NAME: Final = "call-shape"
@@ -22,7 +23,9 @@ def _refuse_times(setup_ms: int, answer_ms: int, end_ms: int) -> Violation:
             "end_ms",
             end_ms,
             f">= setup_ms {setup_ms}",
-            "The call ends before it begins",
+            f"The call ended {setup_ms - end_ms} ms before it was set up: look for a clock that was set back, or for "
+            "the "
+            "times of another call",
         )
     if answer_ms < setup_ms:
         return Violation(
@@ -30,14 +33,31 @@ def _refuse_times(setup_ms: int, answer_ms: int, end_ms: int) -> Violation:
             "answer_ms",
             answer_ms,
             f">= setup_ms {setup_ms}, or 0 for a call never answered",
-            "The call is answered before it begins",
+            f"The call was answered {setup_ms - answer_ms} ms before it was set up: look for a clock that was set "
+            "back, "
+            "or for the time of another leg; a call never answered has 0",
         )
     return Violation(
         f"{_NAME}/answer-after-end",
         "answer_ms",
         answer_ms,
         f"<= end_ms {end_ms}, or 0 for a call never answered",
-        "The call is answered after it ended",
+        f"The call was answered {answer_ms - end_ms} ms after it had ended: look for swapped times, or for a clock "
+        "that "
+        "was set back; a call never answered has 0",
+    )
+
+
+def _refuse_packets(record: CallRecord, most: int, packet_us: int) -> Violation:
+    """Return the violation of more packets than a call of this length holds."""
+    duration_ms = record.end_ms - record.setup_ms
+    return Violation(
+        f"{_NAME}/too-many-packets",
+        "packets_sent",
+        record.packets_sent,
+        f"<= {most}",
+        f"{record.packets_sent} packets were sent, but the {duration_ms} ms from setup to end hold {most} at most, one "
+        f"each {words.ms(packet_us)}: look for packets counted twice, another packet time, or counters of another call",
     )
 
 
@@ -59,7 +79,8 @@ def _compile(parameters: Mapping[str, int], _context: RuleContext) -> Check:
                 "codec",
                 record.codec,
                 "a row of table codecs-1, or 0 for unknown",
-                "The codec is not in the registry",
+                f"Codec {record.codec} is no row of the registry: look it up in table codecs-1, or send 0 where it is "
+                "not known",
             )
         if packet_us:
             fitting = -(-1000 * (end_ms - setup_ms) // packet_us)
@@ -67,13 +88,7 @@ def _compile(parameters: Mapping[str, int], _context: RuleContext) -> Check:
             if record.packets_sent > fitting + slack:
                 most = fitting + slack + divide_half_up(fitting * drift_ppm, 1_000_000)
                 if record.packets_sent > most:
-                    return Violation(
-                        f"{_NAME}/too-many-packets",
-                        "packets_sent",
-                        record.packets_sent,
-                        f"<= {most}",
-                        f"More packets were sent than {end_ms - setup_ms} ms hold, one each {packet_us} us",
-                    )
+                    return _refuse_packets(record, most, packet_us)
         return None
 
     return check

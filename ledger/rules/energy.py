@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from ledger.cdr import CallRecord, DeviceClass, Energy, EnergyMethod
+from ledger.cdr import Boundary, CallRecord, DeviceClass, Energy, EnergyMethod
 from ledger.models.carbon import MJ_MG_PER_UG
 from ledger.models.energy import (
     DEVICE_POWER_MW,
+    NETWORK_COEFFICIENTS,
     PUE_MILLI_MAX,
     PUE_MILLI_MIN,
     device_bounds_mj,
-    network_coefficients,
 )
-from ledger.models.tables import INTENSITY_MG_PER_KWH, NETWORK_FACTORS
+from ledger.models.tables import INTENSITY_MG_PER_KWH
+from ledger.rules import words
 from ledger.rules.base import Check, RuleContext, RuleModule, Violation
 
 _NAME: Final = "energy"
@@ -24,7 +25,7 @@ _NAME: Final = "energy"
 def _compile(parameters: Mapping[str, int], context: RuleContext) -> Check:
     pue_max = parameters["pue_milli_max"]
     power_mw_of = dict(DEVICE_POWER_MW)
-    coefficients_of = {key: network_coefficients(factor) for key, factor in NETWORK_FACTORS.items()}.get
+    coefficients_of = dict(NETWORK_COEFFICIENTS).get
     zones: dict[str, dict[str, int]] = {table: {} for table in context.carbon_tables}
     for (table, zone), mg_per_kwh in INTENSITY_MG_PER_KWH.items():
         if table in zones:
@@ -50,7 +51,7 @@ def _compile(parameters: Mapping[str, int], context: RuleContext) -> Check:
         # Written out from ledger.models.energy and .carbon: this runs for every record.
         total_mj = device_mj + network_mj + (energy.server_mj * pue_milli + 500) // 1000
         if not total_mj and talk_ms and energy.device_class != no_device:
-            return _refuse_none(talk_ms)
+            return _refuse_none(energy, talk_ms)
         # Floor and ceiling, as device_bounds_mj says, without dividing.
         least_mw, most_mw = power_mw_of[energy.device_class]
         device_uj = 1000 * device_mj
@@ -67,7 +68,7 @@ def _compile(parameters: Mapping[str, int], context: RuleContext) -> Check:
                 expected_mj += per_ms * talk_ms
             expected_mj = (expected_mj + (divisor >> 1)) // divisor
             if network_mj != expected_mj:
-                return _refuse_network(energy, expected_mj)
+                return _refuse_network(record, energy, talk_ms, expected_mj)
         if not PUE_MILLI_MIN <= pue_milli <= pue_max:
             return _refuse_pue(energy, pue_max)
         intensities = zones_of(energy.intensity_table)
@@ -83,46 +84,59 @@ def _compile(parameters: Mapping[str, int], context: RuleContext) -> Check:
     return check
 
 
-def _refuse_none(talk_ms: int) -> Violation:
+def _refuse_none(energy: Energy, talk_ms: int) -> Violation:
+    least_mw, _ = DEVICE_POWER_MW[energy.device_class]
+    name = _device_name(energy)
     return Violation(
         f"{_NAME}/none",
         "energy.device_mj",
         0,
         "> 0 mJ in all",
-        f"A call of {talk_ms} ms with an end device cannot have used no energy at all",
+        f"The call has {talk_ms} ms of talk on a device of class {name}, but 0 mJ in all: give the device's energy (at "
+        f"least {least_mw} mW for {name}), or class none where another carrier has the device",
     )
 
 
 def _refuse_device(record: CallRecord, energy: Energy, talk_ms: int) -> Violation:
+    duration_ms = record.end_ms - record.setup_ms
     least_mj, _ = device_bounds_mj(energy.device_class, talk_ms)
-    _, most_mj = device_bounds_mj(energy.device_class, record.end_ms - record.setup_ms)
-    name = DeviceClass(energy.device_class).name.lower()
+    _, most_mj = device_bounds_mj(energy.device_class, duration_ms)
     return Violation(
         f"{_NAME}/device",
         "energy.device_mj",
         energy.device_mj,
         f"{least_mj}..{most_mj} mJ",
-        f"A device of class {name} uses less, or more, in the time of this call",
+        f"The device used {energy.device_mj} mJ, but class {_device_name(energy)} uses {least_mj} to {most_mj} mJ in "
+        f"{talk_ms} ms of talk and {duration_ms} ms from setup to end: look at the device class, the power it was "
+        "reckoned with, and the times",
     )
 
 
 def _refuse_boundary(energy: Energy) -> Violation:
+    method = EnergyMethod(energy.method).name.lower()
+    known = " or ".join(Boundary(boundary).name.lower() for of, boundary in NETWORK_COEFFICIENTS if of == energy.method)
+    actual = energy.boundary.name.lower()
     return Violation(
         f"{_NAME}/boundary",
         "energy.boundary",
-        energy.boundary.name.lower(),
-        "a boundary for which table network-1 has the method",
-        f"There is no factor for method {energy.method.name.lower()} with this boundary",
+        actual,
+        known,
+        f"Table network-1 has no factor for method {method} with boundary {actual}, only with {known}: look at which "
+        "factor the energy was reckoned with",
     )
 
 
-def _refuse_network(energy: Energy, expected_mj: int) -> Violation:
+def _refuse_network(record: CallRecord, energy: Energy, talk_ms: int, expected_mj: int) -> Violation:
+    octets = record.octets_sent + record.octets_received
     return Violation(
         f"{_NAME}/network",
         "energy.network_mj",
         energy.network_mj,
         expected_mj,
-        "The network's energy is not the method's factor times the record's own octets and talk time",
+        f"The network used {energy.network_mj} mJ, but method {energy.method.name.lower()} with boundary "
+        f"{energy.boundary.name.lower()} gives {expected_mj} mJ for the record's own {octets} octets and {talk_ms} "
+        "ms of "
+        "talk: look for octets or times changed since, or for another method",
     )
 
 
@@ -132,17 +146,21 @@ def _refuse_pue(energy: Energy, pue_max: int) -> Violation:
         "energy.pue_milli",
         energy.pue_milli,
         f"{PUE_MILLI_MIN}..{pue_max}",
-        "No data centre has this power usage effectiveness",
+        f"PUE is {words.milli(energy.pue_milli)}, but data centres have {words.milli(PUE_MILLI_MIN)} to "
+        f"{words.milli(pue_max)}: look whether it is 1000 times the building's power over that of its servers",
     )
 
 
 def _refuse_table(energy: Energy, tables: list[str]) -> Violation:
+    known = " or ".join(tables)
     return Violation(
         f"{_NAME}/table",
         "energy.intensity_table",
         energy.intensity_table,
-        " or ".join(tables) or "none is pinned",
-        "The table of carbon intensities is not one that this chain has pinned for its carbon basis",
+        known or "none is pinned",
+        f"This chain takes no carbon intensities from table {energy.intensity_table}, "
+        + (f"only from {known}" if known else "since none is pinned")
+        + ": look at the agent's energy profile",
     )
 
 
@@ -154,14 +172,16 @@ def _refuse_intensity(energy: Energy, intensities: Mapping[str, int]) -> Violati
             "energy.grid_zone",
             energy.grid_zone,
             f"a zone of table {energy.intensity_table}",
-            "The table of carbon intensities has no such grid zone",
+            f"Table {energy.intensity_table} has no grid zone {energy.grid_zone}: zones are ISO 3166 codes, as GB or "
+            "US-CA",
         )
     return Violation(
         f"{_NAME}/intensity",
         "energy.intensity_mg_per_kwh",
         energy.intensity_mg_per_kwh,
         expected,
-        f"The carbon intensity is not that of {energy.grid_zone} in table {energy.intensity_table}",
+        f"The carbon intensity is {energy.intensity_mg_per_kwh} mg/kWh, but table {energy.intensity_table} has "
+        f"{expected} mg/kWh for {energy.grid_zone}: look at the zone, and at the year of the table",
     )
 
 
@@ -171,8 +191,14 @@ def _refuse_co2(energy: Energy, total_mj: int, expected_ug: int) -> Violation:
         "energy.co2_ug",
         energy.co2_ug,
         expected_ug,
-        f"The CO2 is not {total_mj} mJ (device, network, and server with PUE) times the carbon intensity",
+        f"The CO2 is {energy.co2_ug} ug, but {total_mj} mJ (device, network, and server times PUE) at "
+        f"{energy.intensity_mg_per_kwh} mg/kWh are {expected_ug} ug: look for a part changed since, or for rounding "
+        "other than half up",
     )
+
+
+def _device_name(energy: Energy) -> str:
+    return DeviceClass(energy.device_class).name.lower()
 
 
 MODULE: Final = RuleModule(

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from ledger.cdr import Band, CallRecord, Levels, MosKind, Quality, QualityMethod, talk_ms
 from ledger.models import delay, emodel, rtpengine13
 from ledger.models.tables import CODECS
+from ledger.rules import words
 
 SECOND_MS: Final = 1_000
 MINUTE_MS: Final = 60_000
@@ -105,7 +106,8 @@ def _flags_of_times(record: CallRecord) -> Iterator[Flag]:
             "sip_code",
             sip_code,
             "200..299 for an answered call",
-            "The call was answered, but its final response says that it failed",
+            f"The call was answered, but its final response is {sip_code}, a failure: look whether the talk was real "
+            "before charging for it",
         )
     elif not answer_ms and 200 <= sip_code < 300:
         yield Flag(
@@ -113,7 +115,8 @@ def _flags_of_times(record: CallRecord) -> Iterator[Flag]:
             "sip_code",
             sip_code,
             "300 or more for a call never answered",
-            "The call has no answer time, but its final response says that it was answered",
+            f"The call has no answer time, but its final response is {sip_code}, an answer: look whether its answer "
+            "time was lost",
         )
     if not (setup_ms % SECOND_MS or answer_ms % SECOND_MS or end_ms % SECOND_MS):
         is_minutes = not (setup_ms % MINUTE_MS or answer_ms % MINUTE_MS or end_ms % MINUTE_MS)
@@ -123,7 +126,9 @@ def _flags_of_times(record: CallRecord) -> Iterator[Flag]:
             "end_ms",
             end_ms,
             f"not all times a multiple of {step_ms} ms",
-            f"All times are whole {unit}s, so durations may be up to a {unit} off",
+            f"All times are whole {unit}s, so the {end_ms - setup_ms} ms from setup to end may be up to a {unit} "
+            "off: look at the "
+            "platform's clock format before comparing durations",
         )
     duration_ms = end_ms - setup_ms
     if duration_ms > OVERLONG_MS:
@@ -132,7 +137,8 @@ def _flags_of_times(record: CallRecord) -> Iterator[Flag]:
             "end_ms",
             end_ms,
             f"<= {setup_ms + OVERLONG_MS}",
-            f"The call lasted {duration_ms // MINUTE_MS} minutes: its real end may have been missed",
+            f"The call lasted {words.decimal(duration_ms, 3)} s, more than {OVERLONG_MS // SECOND_MS} s: look whether "
+            "its real end (BYE) was missed and a timer ended it",
         )
 
 
@@ -141,7 +147,14 @@ def _flags_of_media(record: CallRecord) -> Iterator[Flag]:
     if not record.answer_ms:
         if sent or received or record.octets_sent or record.octets_received:
             field = "packets_sent" if sent or not received else "packets_received"
-            yield Flag("early-media", field, sent or received, 0, "Media was sent although the call was never answered")
+            yield Flag(
+                "early-media",
+                field,
+                sent or received,
+                0,
+                f"The call was never answered, but {sent} packets were sent and {received} received: look whether "
+                "more than ringback and announcements went through",
+            )
     elif not sent and not received:
         talked_ms = talk_ms(record)
         if record.codec and talked_ms >= MEDIA_EXPECTED_MS:
@@ -150,11 +163,19 @@ def _flags_of_media(record: CallRecord) -> Iterator[Flag]:
                 "packets_sent",
                 0,
                 "> 0",
-                f"A codec was agreed and the call was charged for {talked_ms} ms, but no packet was counted",
+                f"The call has a codec and {talked_ms} ms of talk, but 0 packets in both directions: look for a "
+                "false answer, or for media that went past the platform",
             )
     elif not (sent and received):
         name = "received" if sent else "sent"
-        yield Flag("one-way-media", f"packets_{name}", 0, "> 0", "Packets went in one direction only")
+        yield Flag(
+            "one-way-media",
+            f"packets_{name}",
+            0,
+            "> 0",
+            f"{sent} packets were sent and {received} received, so one side heard nothing: look for a NAT or "
+            "firewall, or for a call on hold",
+        )
     codec = CODECS.get(record.codec)
     if codec is not None and (frame := codec.payload_octets):
         for name, packets, octets in (
@@ -167,7 +188,8 @@ def _flags_of_media(record: CallRecord) -> Iterator[Flag]:
                     f"octets_{name}",
                     octets,
                     packets * frame,
-                    f"Packets of {codec.name} have {frame} octets each, but these {name} add up to another number",
+                    f"{packets} packets {name} in {codec.name} are {packets * frame} octets ({frame} each), but "
+                    f"{octets} were counted: look for headers counted in, another packet time, or telephone events",
                 )
 
 
@@ -180,7 +202,8 @@ def _flags_of_quality(record: CallRecord, quality: Quality) -> Iterator[Flag]:
             "quality.mean.mos_milli",
             quality.mean.mos_milli,
             f"none below {RATABLE_MS} ms of talk",
-            f"{talked_ms} ms of talk are too short for a MOS that means much",
+            f"MOS {words.milli(quality.mean.mos_milli)} rests on {talked_ms} ms of talk, less than {RATABLE_MS} ms: "
+            "look at longer calls before judging the line",
         )
     elif 0 < expected < RATABLE_PACKETS:
         yield Flag(
@@ -188,7 +211,8 @@ def _flags_of_quality(record: CallRecord, quality: Quality) -> Iterator[Flag]:
             "quality.packets_expected",
             expected,
             f">= {RATABLE_PACKETS}",
-            "The MOS rests on too few packets to mean much",
+            f"MOS {words.milli(quality.mean.mos_milli)} rests on {expected} packets, fewer than {RATABLE_PACKETS}: "
+            "look at longer calls before judging the line",
         )
     if quality.method in _AVERAGES_REPORTS and quality.samples < (usual := talked_ms // SAMPLE_MS):
         yield Flag(
@@ -196,7 +220,9 @@ def _flags_of_quality(record: CallRecord, quality: Quality) -> Iterator[Flag]:
             "quality.samples",
             quality.samples,
             f">= {usual}",
-            "The mean rests on few reports: much of the call was not measured",
+            f"The mean rests on {quality.samples} report{'s' * (quality.samples != 1)} in {talked_ms} ms of talk, "
+            f"fewer than {usual}: look "
+            "whether the endpoints send RTCP all the time",
         )
     levels = record.levels
     buffer_ms = (levels.jitter_buffer_max_ms or levels.jitter_buffer_ms) if levels is not None else None
@@ -210,7 +236,8 @@ def _flags_of_quality(record: CallRecord, quality: Quality) -> Iterator[Flag]:
                 f"quality.{name}.jitter_us",
                 jitter_us,
                 f"<= {1000 * buffer_ms}",
-                "Packets came further apart than the jitter buffer can even out, but none was discarded",
+                f"Jitter was {words.ms(jitter_us)} ({name}), above the jitter buffer's {buffer_ms} ms, but 0 packets "
+                "were discarded: look whether both are of the same stream",
             )
 
 
@@ -228,7 +255,8 @@ def _flags_of_distance(quality: Quality, distance_km: int) -> Iterator[Flag]:
                 f"quality.{name}.rtt_us",
                 reading.rtt_us,
                 f">= {2 * least_us}",
-                f"No line brings a packet {distance_km} km and back in this time",
+                f"The {name} round trip is {words.ms(reading.rtt_us)}, but {distance_km} km and back take "
+                f"{words.ms(2 * least_us)} at least: look for a wrong site, or for media answered nearer by",
             )
             return
     one_way_us = quality.one_way_us
@@ -238,7 +266,8 @@ def _flags_of_distance(quality: Quality, distance_km: int) -> Iterator[Flag]:
             "quality.one_way_us",
             one_way_us,
             f">= {least_us}",
-            f"No line brings a packet {distance_km} km in this time",
+            f"The one-way delay is {words.ms(one_way_us)}, but {distance_km} km take {words.ms(least_us)} at least: "
+            "look for a wrong site, or for media answered nearer by",
         )
 
 
@@ -253,7 +282,9 @@ def _flags_of_method(quality: Quality) -> Iterator[Flag]:
                     f"quality.{name}.loss_ppm",
                     reading.loss_ppm,
                     f"<= {most_ppm}",
-                    "At so much loss the formula's MOS rises with loss: the call was worse than it says",
+                    f"The {name} loss is {words.percent(reading.loss_ppm)}, and above {words.percent(most_ppm)} this "
+                    "formula rates more loss better: look at the loss, not at the MOS of "
+                    f"{words.milli(reading.mos_milli)}",
                 )
                 break
     r_milli = quality.r_milli
@@ -266,7 +297,9 @@ def _flags_of_method(quality: Quality) -> Iterator[Flag]:
                 "quality.mean.mos_milli",
                 quality.mean.mos_milli,
                 f"{usual_milli} +- {R_SLACK_MILLI}",
-                "The endpoint's MOS is not that of its own R factor by G.107",
+                f"The endpoint reports MOS {words.milli(quality.mean.mos_milli)}, but its R of "
+                f"{words.milli(r_milli)} is MOS {words.milli(usual_milli)} by G.107: look which of the two other "
+                "carriers compare",
             )
 
 
@@ -278,5 +311,5 @@ def _flags_of_levels(levels: Levels) -> Iterator[Flag]:
             "levels.noise_dbm0",
             noise,
             f"<= signal_dbm0 {signal}",
-            "The background was louder than the speech",
+            f"The noise is {noise} dBm0, louder than the speech with {signal} dBm0: look whether the two were swapped",
         )

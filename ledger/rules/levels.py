@@ -29,7 +29,7 @@ def _compile(parameters: Mapping[str, int], _context: RuleContext) -> Check:
                 "levels.rerl_db",
                 UNAVAILABLE,
                 "0..126, 128..255 or null",
-                "127 is how a report says that the echo return loss was not measured; a record leaves it out",
+                "An echo return loss of 127 dB is how a report says that none was measured: send null in its place",
             )
         signal, noise = levels.signal_dbm0, levels.noise_dbm0
         if (signal is not None and signal > level_max_dbm0) or (noise is not None and noise > level_max_dbm0):
@@ -49,21 +49,23 @@ def _refuse_level(levels: Levels, most: int) -> Violation:
         f"levels.{name}_dbm0",
         value,
         f"<= {most}",
-        f"No line carries a {name} as loud as this: a full-scale square wave is about 6 dBm0",
+        f"The {name} level is {value} dBm0, but a line carries {most} dBm0 at most: look for a byte that was read "
+        "without its sign, or for a figure that is no level",
     )
 
 
 def _check_bursts(levels: Levels, longest_ms: int) -> Violation | None:
     """Hold bursts and gaps against each other: a burst is where loss is dense, a gap where it is not."""
     density, gap_density, burst_ms = levels.burst_density, levels.gap_density, levels.burst_ms
-    for name, value in (("burst_ms", burst_ms), ("gap_ms", levels.gap_ms)):
+    for name, value in (("burst", burst_ms), ("gap", levels.gap_ms)):
         if value is not None and value > longest_ms:
             return Violation(
                 f"{_NAME}/period",
-                f"levels.{name}",
+                f"levels.{name}_ms",
                 value,
                 f"<= {longest_ms}",
-                "A mean period of the call cannot be longer than the call",
+                f"The mean {name} lasted {value} ms, but the whole call at most {longest_ms} ms: look for a report of "
+                "another call, or for another unit",
             )
     if burst_ms is not None and density is not None and (burst_ms == 0) != (density == 0):
         return Violation(
@@ -71,7 +73,9 @@ def _check_bursts(levels: Levels, longest_ms: int) -> Violation | None:
             "levels.burst_density",
             density,
             "> 0" if burst_ms else 0,
-            "Bursts have a duration and a density, or there were none and both are 0",
+            f"Bursts lasted {burst_ms} ms in the mean with a density of {density}/256: where there were bursts both "
+            "are "
+            "above 0, where there were none both are 0; look for a figure that was not measured and sent as 0",
         )
     if density and gap_density is not None and gap_density > density:
         return Violation(
@@ -79,7 +83,9 @@ def _check_bursts(levels: Levels, longest_ms: int) -> Violation | None:
             "levels.gap_density",
             gap_density,
             f"<= burst_density {density}",
-            "More is lost in the gaps between bursts than in the bursts",
+            f"In gaps {gap_density}/256 of the packets were lost, but in bursts only {density}/256, and a burst is "
+            "where "
+            "more is lost: look whether the two were swapped",
         )
     return None
 
@@ -92,7 +98,9 @@ def _check_buffer(levels: Levels) -> Violation | None:
             "levels.jitter_buffer_ms",
             nominal_ms,
             f"<= jitter_buffer_max_ms {most_ms}",
-            "The jitter buffer's usual delay is above its greatest",
+            f"The jitter buffer's usual delay is {nominal_ms} ms, above its greatest of {most_ms} ms: look whether "
+            "the two "
+            "were swapped",
         )
     return None
 

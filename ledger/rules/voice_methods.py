@@ -16,6 +16,7 @@ from ledger.cdr import Band, CallRecord, Quality, QualityMethod, Reading
 from ledger.models import emodel, emodel_wide, freeswitch, rtpengine, rtpengine13
 from ledger.models.rounding import divide_half_up
 from ledger.models.tables import CODECS
+from ledger.rules import words
 from ledger.rules.base import Violation
 
 NAME: Final = "voice-quality"
@@ -112,10 +113,10 @@ def _compile_emodel(model: Emodel) -> MethodCheck:
         if quality.r_milli != rating[0] or mean.mos_milli != rating[1]:
             return _refuse_rating(quality, rating, model)
         if lost and mean.loss_ppm != divide_half_up(1_000_000 * lost, expected):
-            return _refuse_mean_loss(quality, 0)
+            return refuse_mean_loss(quality, 0)
         best = quality.best
         if best is not None and best.mos_milli > ceilings_milli[record.codec]:
-            return refuse_mos(quality, best.mos_milli, ceilings_milli[record.codec], "this codec")
+            return refuse_mos(quality, best.mos_milli, ceilings_milli[record.codec], f"{model.name} for this codec")
         return None
 
     return check
@@ -134,16 +135,16 @@ def _compile_rtpengine(parameters: Mapping[str, int], recompute: _Formula, ceili
         mean, worst, best = quality.mean, quality.worst, quality.best
         top = mean if best is None else best
         if top.mos_milli > ceiling_milli:
-            return refuse_mos(quality, top.mos_milli, ceiling_milli, f"method {_name_of(quality)}")
+            return refuse_mos(quality, top.mos_milli, ceiling_milli, f"the formula {_name_of(quality)}")
         if worst is not None:
             mos_milli = recompute(worst.rtt_us, worst.jitter_us, worst.loss_ppm)
             if not -step_milli <= worst.mos_milli - mos_milli <= step_milli:
-                return _refuse_reading("worst", worst, mos_milli, step_milli)
+                return _refuse_reading(quality, "worst", worst, mos_milli, step_milli)
         # One report is worst and best at once.
         if best is not None and best != worst:
             mos_milli = recompute(best.rtt_us, best.jitter_us, best.loss_ppm)
             if not -step_milli <= best.mos_milli - mos_milli <= step_milli:
-                return _refuse_reading("best", best, mos_milli, step_milli)
+                return _refuse_reading(quality, "best", best, mos_milli, step_milli)
         if quality.r_milli is not None and not _is_mos_of_r(quality, r_slack_milli):
             return _refuse_mos_of_r(quality, r_slack_milli)
         return _check_arrived(record, quality)
@@ -172,18 +173,12 @@ def _compile_freeswitch(parameters: Mapping[str, int]) -> MethodCheck:
         r_milli = quality.r_milli
         best = quality.mean if quality.best is None else quality.best
         if best.mos_milli > freeswitch.MOS_MILLI_MAX:
-            return refuse_mos(quality, best.mos_milli, freeswitch.MOS_MILLI_MAX, "method freeswitch")
+            return refuse_mos(quality, best.mos_milli, freeswitch.MOS_MILLI_MAX, "the formula freeswitch")
         if r_milli is not None:
             if r_milli > emodel.R_MILLI_MAX:
-                return refuse_r(quality, emodel.R_MILLI_MAX, "FreeSWITCH's scale")
+                return refuse_r(quality, emodel.R_MILLI_MAX, "the scale of FreeSWITCH")
             if r_milli % WHOLE_R_MILLI:
-                return Violation(
-                    f"{NAME}/r-step",
-                    "quality.r_milli",
-                    r_milli,
-                    f"a multiple of {WHOLE_R_MILLI}",
-                    "FreeSWITCH counts R in whole ones, so this R is not from it",
-                )
+                return _refuse_r_step(r_milli)
             if not _is_mos_of_r(quality, r_slack_milli):
                 return _refuse_mos_of_r(quality, r_slack_milli)
         return _check_loss(quality, loss_slack_ppm) or _check_arrived(record, quality)
@@ -209,7 +204,11 @@ def _check_arrived(record: CallRecord, quality: Quality) -> Violation | None:
                 "quality.packets_expected",
                 quality.packets_expected,
                 f"<= {most + quality.packets_lost}",
-                "More packets would have reached the listener than were on either side of this leg",
+                f"{quality.packets_expected} packets expected and {quality.packets_lost} lost mean that {arrived} "
+                "arrived, "
+                f"but this leg had {record.packets_sent} sent and {record.packets_received} received: look for "
+                "counters of "
+                "another call, or of several streams",
             )
     return None
 
@@ -221,7 +220,7 @@ def _check_loss(quality: Quality, slack_ppm: int) -> Violation | None:
     if expected and loss_ppm:
         actual_ppm = divide_half_up(1_000_000 * quality.packets_lost, expected)
         if not -slack_ppm <= loss_ppm - actual_ppm <= slack_ppm:
-            return _refuse_mean_loss(quality, slack_ppm)
+            return refuse_mean_loss(quality, slack_ppm)
     return None
 
 
@@ -229,92 +228,150 @@ def _name_of(quality: Quality) -> str:
     return QualityMethod(quality.method).name.lower()
 
 
-def refuse_mos(quality: Quality, mos_milli: int, most: int, why: str) -> Violation:
-    """Return the violation of a best MOS above ``most``; ``why`` names what cannot reach it."""
-    field = "quality.mean.mos_milli" if quality.best is None else "quality.best.mos_milli"
-    return Violation(f"{NAME}/mos-range", field, mos_milli, f"<= {most}", f"The MOS is above what {why} can reach")
+def refuse_mos(quality: Quality, mos_milli: int, most: int, scale: str) -> Violation:
+    """Return the violation of a best MOS above ``most``, the top of ``scale``."""
+    name = "mean" if quality.best is None else "best"
+    return Violation(
+        f"{NAME}/mos-range",
+        f"quality.{name}.mos_milli",
+        mos_milli,
+        f"<= {most}",
+        f"The {name} MOS is {words.milli(mos_milli)}, but {scale} ends at {words.milli(most)}: look at which method "
+        "and "
+        "band the platform really used",
+    )
 
 
 def refuse_r(quality: Quality, most: int, scale: str) -> Violation:
     """Return the violation of an R above ``most``, the top of ``scale``."""
     return Violation(
-        f"{NAME}/r-range", "quality.r_milli", quality.r_milli, f"0..{most}", f"The R factor is above {scale}"
+        f"{NAME}/r-range",
+        "quality.r_milli",
+        quality.r_milli,
+        f"0..{most}",
+        f"R is {words.milli(quality.r_milli or 0)}, but {scale} ends at {words.milli(most)}: look at which band the "
+        "codec has",
+    )
+
+
+def refuse_mean_loss(quality: Quality, slack_ppm: int) -> Violation:
+    """Return the violation of a mean loss further than ``slack_ppm`` from that of the counters."""
+    lost, expected = quality.packets_lost, quality.packets_expected
+    actual_ppm = divide_half_up(1_000_000 * lost, expected)
+    return Violation(
+        f"{NAME}/loss",
+        "quality.mean.loss_ppm",
+        quality.mean.loss_ppm,
+        f"{actual_ppm} +- {slack_ppm}" if slack_ppm else actual_ppm,
+        f"The mean loss is {words.percent(quality.mean.loss_ppm)}, but {lost} packets lost of {expected} expected are "
+        f"{words.percent(actual_ppm)}: look for counters of another stream, or of a part of the call",
+    )
+
+
+def _refuse_r_step(r_milli: int) -> Violation:
+    return Violation(
+        f"{NAME}/r-step",
+        "quality.r_milli",
+        r_milli,
+        f"a multiple of {WHOLE_R_MILLI}",
+        f"R is {words.milli(r_milli)}, but FreeSWITCH counts it in whole ones: look at which platform or method it "
+        "is from",
     )
 
 
 def _refuse_mos_of_r(quality: Quality, slack_milli: int) -> Violation:
+    r_milli = quality.r_milli or 0
+    mos_milli = emodel.mos_milli(r_milli)
     return Violation(
         f"{NAME}/mos-of-r",
         "quality.mean.mos_milli",
         quality.mean.mos_milli,
-        f"{emodel.mos_milli(quality.r_milli or 0)} +- {slack_milli}",
-        "The MOS is not that of the R factor beside it",
+        f"{mos_milli} +- {slack_milli}",
+        f"The mean MOS is {words.milli(quality.mean.mos_milli)}, but R {words.milli(r_milli)} beside it is MOS "
+        f"{words.milli(mos_milli)} (+- {words.milli(slack_milli)}): look for figures of two streams, or of two methods",
     )
 
 
 def _refuse_expected(quality: Quality, received: int) -> Violation:
+    lost = quality.packets_lost
     return Violation(
         f"{NAME}/expected",
         "quality.packets_expected",
         quality.packets_expected,
-        f"{received + quality.packets_lost}, or less with duplicates and nothing lost",
-        "Packets expected are not those received and those lost together",
+        f"{received + lost}, or less with duplicates and nothing lost",
+        f"{quality.packets_expected} packets were expected, but {received} received and {lost} lost are "
+        f"{received + lost}: "
+        "look for counters of the other direction, or of another call",
     )
 
 
 def _refuse_rating(quality: Quality, rating: tuple[int, int], model: Emodel) -> Violation:
+    inputs = (
+        f"for this codec, {words.ms(quality.one_way_us or 0)} one way, and {quality.packets_lost} of "
+        f"{quality.packets_expected} packets lost in {quality.loss_events} runs: look for an input changed since, or "
+        "for "
+        "another method"
+    )
     if quality.r_milli != rating[0]:
+        actual = "missing" if quality.r_milli is None else words.milli(quality.r_milli)
         return Violation(
             f"{NAME}/r-factor",
             "quality.r_milli",
             quality.r_milli,
             rating[0],
-            f"The R factor is not what {model.name} gives for this codec, delay and loss",
+            f"R is {actual}, but {model.name} gives {words.milli(rating[0])} {inputs}",
         )
     return Violation(
         f"{NAME}/mos",
         "quality.mean.mos_milli",
         quality.mean.mos_milli,
         rating[1],
-        f"The MOS is not what {model.name} gives for this codec, delay and loss",
+        f"The MOS is {words.milli(quality.mean.mos_milli)}, but {model.name} gives {words.milli(rating[1])} {inputs}",
     )
 
 
-def _refuse_mean_loss(quality: Quality, slack_ppm: int) -> Violation:
-    actual_ppm = divide_half_up(1_000_000 * quality.packets_lost, quality.packets_expected)
-    return Violation(
-        f"{NAME}/loss",
-        "quality.mean.loss_ppm",
-        quality.mean.loss_ppm,
-        f"{actual_ppm} +- {slack_ppm}" if slack_ppm else actual_ppm,
-        "The mean loss is not what the packet counters give",
-    )
-
-
-def _refuse_reading(name: str, reading: Reading, expected_milli: int, step_milli: int) -> Violation:
+def _refuse_reading(quality: Quality, name: str, reading: Reading, expected_milli: int, step_milli: int) -> Violation:
     return Violation(
         f"{NAME}/reading",
         f"quality.{name}.mos_milli",
         reading.mos_milli,
         f"{expected_milli} +- {step_milli}",
-        f"The MOS of the {name} reading is not what rtpengine computes from its round trip, jitter and loss",
+        f"The {name} reading's MOS is {words.milli(reading.mos_milli)}, but the formula {_name_of(quality)} gives "
+        f"{words.milli(expected_milli)} (+- {words.milli(step_milli)}) for its round trip of "
+        f"{words.ms(reading.rtt_us)}, "
+        f"jitter of {words.ms(reading.jitter_us)} and loss of {words.percent(reading.loss_ppm)}: look at which "
+        "version of "
+        "rtpengine it is from",
     )
 
 
 def _refuse_unratable(record: CallRecord, quality: Quality, model: Emodel) -> Violation:
     """Return why the model cannot have rated this record."""
-    message = f"{model.name} cannot rate this call, so the record must have no quality or name another method"
     field: str
     value: int | str | None
     bound: str
+    band = model.band.name.lower()
+    most_ms = words.ms(emodel.ONE_WAY_US_MAX)
     if quality.band != model.band:
-        field, value, bound = "quality.band", quality.band.name.lower(), model.band.name.lower()
+        field, value, bound = "quality.band", quality.band.name.lower(), band
+        why = f"the band is {value}, and {model.name} is for {band} calls"
     elif record.codec not in model.impairments:
-        field, value, bound = "codec", record.codec, f"a ratable {model.band.name.lower()} row of table codecs-1"
+        field, value, bound = "codec", record.codec, f"a ratable {band} row of table codecs-1"
+        why = f"codec {record.codec} has no confirmed impairment on the {band} scale"
     elif not quality.packets_expected:
         field, value, bound = "quality.packets_expected", 0, "> 0"
+        why = "0 packets were expected"
     elif quality.one_way_us is None or quality.one_way_us > emodel.ONE_WAY_US_MAX:
         field, value, bound = "quality.one_way_us", quality.one_way_us, f"0..{emodel.ONE_WAY_US_MAX}"
+        delay = "unknown" if quality.one_way_us is None else words.ms(quality.one_way_us)
+        why = f"the one-way delay is {delay}, and 0 to {most_ms} can be rated"
+    elif not quality.loss_events:
+        field, value, bound = "quality.loss_events", 0, f"1..{quality.packets_lost}"
+        why = f"{quality.packets_lost} packets were lost, but in 0 runs"
     else:
-        field, value, bound = "quality.loss_events", quality.loss_events, f"1..{quality.packets_lost}"
+        field, value, bound = "quality.loss_events", quality.loss_events, "as many runs as random losses have"
+        why = f"{quality.packets_lost} packets were lost in {quality.loss_events} runs, and it rates no bursts"
+    message = (
+        f"{model.name} cannot rate this call, since {why}: leave the quality out, or name the method that was used"
+    )
     return Violation(f"{NAME}/unratable", field, value, bound, message)

@@ -12,8 +12,9 @@ from typing import Final
 
 from ledger.cdr import CallRecord, Observer, Quality
 from ledger.models import freeswitch, rtpengine, scales
+from ledger.rules import words
 from ledger.rules.base import Check, RuleContext, RuleModule, Violation
-from ledger.rules.voice_methods import NAME, compile_methods, refuse_mos, refuse_r
+from ledger.rules.voice_methods import NAME, compile_methods, refuse_mean_loss, refuse_mos, refuse_r
 
 
 def _compile(parameters: Mapping[str, int], _context: RuleContext) -> Check:
@@ -33,17 +34,17 @@ def _compile(parameters: Mapping[str, int], _context: RuleContext) -> Check:
             return _refuse_order(quality)
         band = quality.band
         if best_milli > mos_max_of[band]:
-            return refuse_mos(quality, best_milli, mos_max_of[band], f"band {band.name.lower()}")
+            return refuse_mos(quality, best_milli, mos_max_of[band], f"the {band.name.lower()} scale")
         r_milli = quality.r_milli
         if r_milli is not None and r_milli > r_max_of[band]:
-            return refuse_r(quality, r_max_of[band], f"the scale of band {band.name.lower()}")
+            return refuse_r(quality, r_max_of[band], f"the {band.name.lower()} scale")
         duration_ms = record.end_ms - record.setup_ms
         most = duration_ms // 1000 + 1
         if quality.samples > most:
             if quality.observer not in one_observer:
                 most *= 2
             if quality.samples > most:
-                return _refuse_samples(quality, most)
+                return _refuse_samples(quality, most, duration_ms)
         last_ms = duration_ms + reading_slack_ms
         if mean.at_ms or (worst is not None and worst.at_ms > last_ms) or (best is not None and best.at_ms > last_ms):
             return _refuse_reading_time(quality, last_ms)
@@ -63,7 +64,13 @@ def _check_counters(quality: Quality, lost: int, expected: int) -> Violation | N
     events = quality.loss_events
     if lost > expected:
         return Violation(
-            f"{NAME}/lost", "quality.packets_lost", lost, f"<= {expected}", "More packets were lost than were expected"
+            f"{NAME}/lost",
+            "quality.packets_lost",
+            lost,
+            f"<= {expected}",
+            f"{lost} packets were lost, but only {expected} were expected: look for counters of two streams, or of a "
+            "call "
+            "and of an interval of it",
         )
     if quality.packets_discarded > expected - lost:
         return Violation(
@@ -71,7 +78,8 @@ def _check_counters(quality: Quality, lost: int, expected: int) -> Violation | N
             "quality.packets_discarded",
             quality.packets_discarded,
             f"<= {expected - lost}",
-            "The jitter buffer discarded more packets than arrived",
+            f"The jitter buffer discarded {quality.packets_discarded} packets, but only {expected - lost} arrived "
+            f"({expected} expected, {lost} lost): look whether lost packets were counted as discarded",
         )
     if events > lost or events > expected - lost + 1:
         return Violation(
@@ -79,55 +87,65 @@ def _check_counters(quality: Quality, lost: int, expected: int) -> Violation | N
             "quality.loss_events",
             events,
             f"<= {min(lost, expected - lost + 1)}",
-            "There are more runs of lost packets than lost packets, or than arrivals between them",
+            f"{lost} packets lost and {expected - lost} arrived cannot make {events} runs of losses, since each run "
+            "holds a "
+            "lost packet, and between two runs one arrived: look for counters of two streams",
         )
     if expected and not lost and quality.mean.loss_ppm:
-        return Violation(
-            f"{NAME}/loss",
-            "quality.mean.loss_ppm",
-            quality.mean.loss_ppm,
-            0,
-            "The mean shows loss although the counters say that nothing was lost",
-        )
+        return refuse_mean_loss(quality, 0)
     return None
 
 
 def _refuse_order(quality: Quality) -> Violation:
     worst = "unknown" if quality.worst is None else quality.worst.mos_milli
     best = "unknown" if quality.best is None else quality.best.mos_milli
+    mean_milli, which, other = quality.mean.mos_milli, "below the worst", quality.worst
+    if quality.best is not None and quality.best.mos_milli < mean_milli:
+        which, other = "above the best", quality.best
     return Violation(
         f"{NAME}/order",
         "quality.mean.mos_milli",
-        quality.mean.mos_milli,
+        mean_milli,
         f"worst {worst} <= mean <= best {best}",
-        "The mean MOS is not between the worst and the best reading",
+        f"The mean MOS is {words.milli(mean_milli)}, {which} reading's "
+        f"{words.milli(other.mos_milli if other else 0)}: look "
+        "for readings of another call, or of the other side",
     )
 
 
-def _refuse_samples(quality: Quality, most: int) -> Violation:
+def _refuse_samples(quality: Quality, most: int, duration_ms: int) -> Violation:
     return Violation(
         f"{NAME}/samples",
         "quality.samples",
         quality.samples,
         f"<= {most}",
-        "There are more reports than the call has seconds",
+        f"{quality.samples} reports are more than the {most} that one a second from each observer gives in "
+        f"{duration_ms} ms: look for reports "
+        "of several streams or calls added up",
     )
 
 
 def _refuse_reading_time(quality: Quality, last_ms: int) -> Violation:
     if quality.mean.at_ms:
         return Violation(
-            f"{NAME}/reading-time", "quality.mean.at_ms", quality.mean.at_ms, 0, "A mean has no moment of its own"
+            f"{NAME}/reading-time",
+            "quality.mean.at_ms",
+            quality.mean.at_ms,
+            0,
+            f"The mean is said to be of {quality.mean.at_ms} ms after setup, but a mean has no moment: send 0, or look "
+            "whether one reading was taken for the mean",
         )
     name, reading = "worst", quality.worst
     if reading is None or reading.at_ms <= last_ms:
         name, reading = "best", quality.best
+    at_ms = reading.at_ms if reading else 0
     return Violation(
         f"{NAME}/reading-time",
         f"quality.{name}.at_ms",
-        reading.at_ms if reading else None,
+        at_ms,
         f"<= {last_ms}",
-        f"The {name} reading was taken after the call had ended",
+        f"The {name} reading was taken {at_ms} ms after setup, but {last_ms} ms after it the call was over: look for "
+        "seconds since 1970 in its place, or for a reading of another call",
     )
 
 

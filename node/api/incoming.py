@@ -20,6 +20,7 @@ from node.api.ingest import Incoming
 from node.api.problems import TooEarly
 from telephony.adapters import kamailio
 from telephony.adapters.base import is_utf8
+from telephony.adapters.discreet import without_values
 from telephony.admission import NotYet, check_admissible
 from telephony.builder import Profile, build_record, fresh_salts
 from telephony.vault_bodies import PrivateView
@@ -92,7 +93,10 @@ def incoming_of_cdr(
 
     Raises FieldError, RuleViolation or UnusableTransaction.
     """
-    call = kamailio.parse_cdr(document)
+    try:
+        call = kamailio.parse_cdr(document)
+    except EncodingError as error:
+        raise without_values(error) from None
     built = build_record(call, profile, fresh_salts())
     content = content_hash(b"kamailio/" + call.raw.encode())
     return _checked(built.record, encode(built.record), built.private, content, tuple(built.warnings), node, now_ms)

@@ -54,6 +54,7 @@ def run(
     vault: Annotated[Text, typer.Option(help="Directory of the private parts. [default: in the spool]")] = None,
     leg: Annotated[Text, typer.Option(help="originating | terminating | transit [default: originating]")] = None,
     service: Annotated[Text, typer.Option(help="What the calls are. [default: voice]")] = None,
+    region: Annotated[Text, typer.Option(help="Country of national phone numbers in CDRs, as GB.")] = None,
     token_file: Annotated[Text, typer.Option(help="File with the token that the nodes gave out.")] = None,
     ingest_tokens: Annotated[Text, typer.Option(help="JSON file of the tokens that proxies bring.")] = None,
     reserve_mib: Annotated[Text, typer.Option(help="MiB left free on the disk. [default: 64]")] = None,

@@ -75,13 +75,18 @@ def disclose(
     from node.cli.output import print_json
 
     with _opened(vault, member_secret) as opened:
-        _, view = _view(opened, key)
+        record_key, view = _view(opened, key)
+        place = opened.find([record_key])[record_key]
     proven, path = view.prove(field)
     document = {
         "record_key": key,
+        # Where the counterparty finds the commitment.
+        "record": f"{place.tx_id.hex()}/{place.index}" if place.tx_id is not None else None,
         "field": field,
         "salt": proven.salt.hex(),
         "value": _text(proven.value),
+        # The very bytes: platforms report text that is none.
+        "value_hex": proven.value.hex(),
         "leaf_index": PRIVATE_FIELDS.index(field),
         "leaves": len(PRIVATE_FIELDS),
         "path": [step.hex() for step in path],
@@ -102,13 +107,18 @@ def check_disclosed(
 
     try:
         document = msgspec.json.decode(read_file(file, bytes_max=DISCLOSED_BYTES_MAX))
-        parts = [document["field"], bytes.fromhex(document["salt"]), document["value"].encode()]
-        field = msgspec.convert(parts, PrivateField)
+        name, value = document["field"], bytes.fromhex(document["value_hex"])
+        if document["value"] != _text(value):
+            raise ValueError("text and bytes differ")
+        field = msgspec.convert([name, bytes.fromhex(document["salt"]), value], PrivateField)
         path, root = [bytes.fromhex(step) for step in document["path"]], bytes.fromhex(commitment)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError):
         raise ConfigError("not a disclosed field", where=file, expected="what vault disclose printed") from None
     check_field(field, path, root)
-    print_line(f"{field.name} is what the record was made with")
+    text = _text(field.value)
+    # Somebody else wrote it: no escape sequences for this terminal.
+    text = text if text.isprintable() else text.encode("unicode_escape").decode()
+    print_line(f"{field.name} is what the record was made with: {text}")
 
 
 @app.command()

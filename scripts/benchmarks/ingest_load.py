@@ -28,7 +28,6 @@ class Load(msgspec.Struct, frozen=True):
         cdr: one CDR as JSON; every record sent is this one with a Call-ID of its own.
         call_id: the text in it that is replaced.
         first: number in the first record's Call-ID; no number is used twice.
-        status: what an answer begins with.
     """
 
     host: str
@@ -132,10 +131,8 @@ def _post(poll: select.epoll, proxy: _Proxy, request: bytes) -> None:
 
 def _write(poll: select.epoll, proxy: _Proxy) -> None:
     """Send what the socket takes; the rest when it takes more."""
-    try:
+    with contextlib.suppress(BlockingIOError):
         proxy.outgoing = proxy.outgoing[proxy.socket.send(proxy.outgoing) :]
-    except BlockingIOError:
-        pass
     if bool(proxy.outgoing) != proxy.is_waiting_to_write:
         proxy.is_waiting_to_write = bool(proxy.outgoing)
         poll.modify(proxy.socket, select.EPOLLIN | (select.EPOLLOUT if proxy.outgoing else 0))

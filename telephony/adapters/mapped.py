@@ -50,18 +50,22 @@ _DOCUMENT: Final = msgspec.json.Decoder(tuple[str, msgspec.Raw])
 
 
 class MappedAdapter:
-    """Reads the documents of one mapping."""
+    """Reads the documents of one mapping.
+
+    Attributes:
+        mapping: what its files look like, and what their columns mean.
+    """
 
     kind: Final = Kind.MAPPED
 
     def __init__(self, mapping: CdrMapping) -> None:
-        self._mapping = mapping
+        self.mapping = mapping
         self.name = mapping.name
         self.media_types = JSON_TYPES if mapping.is_json else CSV_TYPES
 
     def split(self, body: bytes, _media_type: str, /) -> tuple[list[bytes], bool]:
         """Return the rows of a file: each with the mapping's name, and with the names of its columns."""
-        mapping = self._mapping
+        mapping = self.mapping
         rows, many = _split_json_lines(body) if mapping.is_json else (_split_csv(body, mapping), True)
         check_count(len(rows))
         name = encode_row(mapping.name)
@@ -73,7 +77,7 @@ class MappedAdapter:
 
     def parse(self, document: bytes) -> SourceCall:
         """Return the call of one row."""
-        return _call(self._mapping, *self._row(document))
+        return _call(self.mapping, *self._row(document))
 
     def _row(self, document: bytes) -> tuple[object, str]:
         """Return the decoded row, and its JSON text."""

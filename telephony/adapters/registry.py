@@ -10,6 +10,7 @@ from ledger.errors import ConfigError
 from telephony.adapters.asterisk import make_asterisk, make_asterisk_json
 from telephony.adapters.base import Adapter, MakeAdapter
 from telephony.adapters.cucm import make_cucm_cdr, make_cucm_cmr
+from telephony.adapters.discreet import DiscreetAdapter
 from telephony.adapters.freeswitch import make_freeswitch, make_freeswitch_xml
 from telephony.adapters.kamailio import make_kamailio
 from telephony.adapters.kamailio_acc import make_kamailio_acc
@@ -51,5 +52,5 @@ class Adapters:
                 if name in by_name:
                     raise ConfigError("the name of an adapter", where=f"sources.mapped.{name}", expected="another name")
                 by_name[name] = adapter
-        self.by_name: Mapping[str, Adapter] = by_name
-        self.by_kind: Mapping[int, Adapter] = {int(adapter.kind): adapter for adapter in made}
+        self.by_name: Mapping[str, Adapter] = {name: DiscreetAdapter(adapter) for name, adapter in by_name.items()}
+        self.by_kind: Mapping[int, Adapter] = {int(adapter.kind): DiscreetAdapter(adapter) for adapter in made}

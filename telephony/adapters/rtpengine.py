@@ -119,7 +119,9 @@ def parse_answer(fields: Fields, raw: str, method: QualityMethod) -> SourcePart:
         raise FieldError("no sides of a call", where="tags", expected=f"at most {SIDES_MAX}", actual=found)
     created_s = fields.integer("created", 0, TIME_MS_MAX // 1000)
     by_ssrc = fields.member("SSRC") or Fields({})
-    sides = [_side(name, tags.member(name), by_ssrc, created_s) for name in tags.names()]
+    # By number: a tag is private, and where something is wrong is told to others.
+    members = [(name, Fields(tags.value(name), f"tags[{index}]")) for index, name in enumerate(tags.names())]
+    sides = [_side(name, fields, by_ssrc, created_s) for name, fields in members]
     caller, callee, known = _orient(sides)
     if not known:
         heard = _together([side.heard for side in sides])
@@ -162,10 +164,8 @@ def _by_packets(side: _Side) -> tuple[int, str]:
     return side.packets, side.tag
 
 
-def _side(name: str, fields: Fields | None, by_ssrc: Fields, created_s: int | None) -> _Side:
+def _side(name: str, fields: Fields, by_ssrc: Fields, created_s: int | None) -> _Side:
     """Return one tag's streams of audio together."""
-    if fields is None:
-        raise FieldError("not an object", where=f"tags.{name}", expected="a JSON object", actual="null")
     ssrcs: dict[int, Fields | None] = {}
     codec, packets, octets = "", 0, 0
     for media in fields.members("medias"):

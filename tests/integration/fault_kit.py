@@ -68,9 +68,15 @@ class Loop:
 
 
 class Relays:
-    """TCP relays on loopback, one for each way from one node to another, to be cut and healed at will."""
+    """TCP relays on loopback, one for each way from one node to another, to be cut and healed at will.
 
-    def __init__(self) -> None:
+    Attributes:
+        heard: what went over each connection in each direction, where it is kept.
+    """
+
+    def __init__(self, *, keeps: bool = False) -> None:
+        """``keeps``: what goes over the relays is kept in memory."""
+        self.heard: list[bytearray] | None = [] if keeps else None
         self._servers: list[asyncio.Server] = []
         self._tasks: dict[tuple[str, str], set[asyncio.Task[None]]] = {}
         self._cut: set[tuple[str, str]] = set()
@@ -85,7 +91,7 @@ class Relays:
             tasks.add(task)
             try:
                 if way not in self._cut:
-                    await _relay(reader, writer, target)
+                    await _relay(reader, writer, target, self.heard)
             except asyncio.CancelledError:
                 pass  # The link was cut.
             finally:
@@ -116,13 +122,18 @@ class Relays:
         await asyncio.sleep(0)
 
 
-async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Address) -> None:
-    """Carry bytes both ways until one side ends."""
+async def _relay(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Address, heard: list[bytearray] | None
+) -> None:
+    """Carry bytes both ways until one side ends; add what was carried to ``heard``, each direction by itself."""
     try:
         far_reader, far_writer = await asyncio.open_connection(target.host, target.port)
     except OSError:
         return
-    pumps = [asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))]
+    there, back = (None, None) if heard is None else (bytearray(), bytearray())
+    if heard is not None:
+        heard += [part for part in (there, back) if part is not None]
+    pumps = [asyncio.create_task(_pump(reader, far_writer, there)), asyncio.create_task(_pump(far_reader, writer, back))]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -132,9 +143,12 @@ async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tar
         far_writer.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: bytearray | None) -> None:
+    """Carry bytes one way, and add them to ``heard``."""
     with contextlib.suppress(OSError):
         while data := await reader.read(CHUNK_BYTES):
+            if heard is not None:
+                heard += data
             writer.write(data)
             await writer.drain()
 

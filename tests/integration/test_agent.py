@@ -200,7 +200,7 @@ async def test_a_bad_cdr_is_named_and_kept_and_the_others_go_on(tmp_path: Path) 
     bad = cdr(2, end_time="yesterday")
     async with serving(node) as url, agent_on(config := configure(tmp_path, url)) as (agent, proxy):
         status, problem = await proxy.post(bad)
-        assert (status, problem["field"], problem["actual"]) == (400, "end_time", "yesterday")
+        assert (status, problem["field"], problem["actual"]) == (400, "end_time", "xxxxxxxxx")
         status, problem = await proxy.post([cdr(1), bad, cdr(3)])
         assert (status, problem["type"]) == (422, "urn:ledgerd:problem:not-all-kept")
         assert [result["status"] for result in problem["results"]] == [202, 400, 202]

@@ -297,7 +297,7 @@ async def test_a_batch_with_a_bad_cdr_is_no_success(api):
     status, alone = await api.post("/v1/ingest/kamailio", [CDRS[0]])
     assert (status, alone["results"][0]["outcome"]) == (200, "already stored")
     status, alone = await api.post("/v1/ingest/kamailio", [bad])
-    assert (status, alone["field"], alone["actual"]) == (400, "start_time", "yesterday")
+    assert (status, alone["field"], alone["actual"]) == (400, "start_time", "xxxxxxxxx")
 
 
 async def test_after_a_crash_before_the_ledger_the_cdr_is_taken(api):

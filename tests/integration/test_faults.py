@@ -394,7 +394,7 @@ class Lies:
         fields = msgpack.unpackb(encode(records[0]), use_list=True)
         good = self.transaction(encode(records[1]))
         return {
-            "items[0].end_ms: The call ends before it begins": self.transaction(
+            "items[0].end_ms: The call ended 1 ms before it was set up": self.transaction(
                 encode(msgspec.structs.replace(records[2], end_ms=records[2].setup_ms - 1))
             ),
             "signature: the signature does not verify": msgspec.structs.replace(

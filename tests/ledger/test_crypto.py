@@ -227,6 +227,7 @@ def test_a_sec1_file_is_read_as_well() -> None:
         .public_key()
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
     ],
+    ids=["nothing", "text", "short", "P-384", "secp256k1", "Ed25519", "encrypted", "cut off", "no curve", "public"],
 )
 def test_what_is_no_key_file_is_refused_with_what_to_do(data: bytes) -> None:
     with pytest.raises(ConfigError) as caught:

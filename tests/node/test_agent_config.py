@@ -15,6 +15,8 @@ from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_conf
 from node.config import Address
 from telephony.agent import Agent, AgentSettings
 from telephony.agent_http import Metrics
+from telephony.builder import Profile
+from tests.telephony.agent_kit import GENESIS, KEY, MEMBER, SECRET
 
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "agent.md").read_text()
 
@@ -66,7 +68,10 @@ def test_every_option_is_in_the_document() -> None:
 
 
 async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
-    agent = Agent(AgentSettings(tmp_path, ("http://a",)))
+    settings = AgentSettings(
+        tmp_path / "spool", ("http://a",), GENESIS, MEMBER, KEY, Profile(SECRET), tmp_path / "vault"
+    )
+    agent = Agent(settings)
     registry = CollectorRegistry()
     registry.register(Metrics(agent))
     names = set(re.findall(r"^(ledger_agent_\w+)[ {]", generate_latest(registry).decode(), re.MULTILINE))

@@ -67,6 +67,15 @@ async def task():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 asyncio.run(task())
+import threading
+thread = threading.Thread(target=first)
+thread.start()
+thread.join()
+class Leaving:
+    def __del__(self):
+        raise ValueError(number)
+Leaving()
+raise LookupError(number)
 """
 
 
@@ -74,9 +83,21 @@ asyncio.run(task())
 def test_what_an_exception_says_is_not_logged(form: str) -> None:
     """Kinds and places are, and the words of errors that tell of the program itself."""
     command = [sys.executable, "-c", PRIVATE.format(form=form)]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stderr
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = done.stderr
     assert "2071838750" not in said
-    for word in ("KeyError", "ledger.errors.FieldError", "no room", "No space left", "ValueError", "in first"):
+    for word in (
+        "KeyError",
+        "ledger.errors.FieldError",
+        "no room",
+        "No space left",
+        "ValueError",
+        "in first",
+        "a thread ended",
+        "lost",
+        "LookupError",
+    ):
         assert word in said
 
 

@@ -43,6 +43,7 @@ class Commands:
         self._secret.write_text(SECRET.hex() + "\n")
         with_records = Vault(self.folder, SECRET)
         with_records.put_many([VaultEntry(key(number), NOVEMBER_MS, b"c" * 32, part) for number, part in PARTS.items()])
+        with_records.set_location(key(1), b"t" * 32, 1)
         with_records.close()
 
     def run(self, *arguments: str, stdin: str = "") -> Result:
@@ -75,20 +76,33 @@ def test_a_disclosed_field_convinces_a_counterparty_and_shows_nothing_else(comma
     assert "call-1" not in said
     shown = json.loads(said)
     assert (shown["value"], shown["leaf_index"], shown["leaves"]) == (ANNA, 0, 7)
+    assert shown["record"] == f"{'74' * 32}/1"
     commitment = party_commitment(PARTS[1])
     path = [bytes.fromhex(step) for step in shown["path"]]
     check_field(PrivateField("caller", bytes.fromhex(shown["salt"]), ANNA.encode()), path, commitment)
     (tmp_path / "shown.json").write_text(said)
     check = ["vault", "check", str(tmp_path / "shown.json"), "--commitment"]
     good = CliRunner().invoke(app, [*check, commitment.hex()])
-    assert (good.exception, good.stdout) == (None, "caller is what the record was made with\n")
+    assert (good.exception, good.stdout) == (None, f"caller is what the record was made with: {ANNA}\n")
     assert isinstance(CliRunner().invoke(app, [*check, party_commitment(PARTS[2]).hex()]).exception, InvalidProof)
     assert isinstance(CliRunner().invoke(app, [*check, "nonsense"]).exception, ConfigError)
-    for wrong in ("{}", "[]", "nonsense", '{"field": 1, "salt": 2}', said.replace(ANNA, "+1")):
+    changed = {**shown, "value": "+1", "value_hex": b"+1".hex()}
+    wrongs = ("{}", "[]", "nonsense", '{"field": 1, "salt": 2}', said.replace(ANNA, "+1"), json.dumps(changed))
+    for wrong in wrongs:
         (tmp_path / "shown.json").write_text(wrong)
         result = CliRunner().invoke(app, [*check, commitment.hex()])
         assert isinstance(result.exception, (ConfigError, InvalidProof))
     assert isinstance(commands.refused("disclose", key(1).hex(), "--field", "name"), FieldError)
+
+
+def test_a_value_that_is_no_text_is_disclosed_as_it_is(commands: Commands, tmp_path: Path) -> None:
+    part = make_private_part({"caller": "J\udcf6rg"}, [bytes([i]) * 32 for i in range(7)])
+    vault = Vault(commands.folder, SECRET)
+    vault.put_many([VaultEntry(key(4), NOVEMBER_MS, b"c" * 32, part)])
+    vault.close()
+    (tmp_path / "shown.json").write_text(commands.said("disclose", key(4).hex(), "--field", "caller"))
+    check = ["vault", "check", str(tmp_path / "shown.json"), "--commitment", party_commitment(part).hex()]
+    assert CliRunner().invoke(app, check).stdout == "caller is what the record was made with: J\\xf6rg\n"
 
 
 def test_a_subject_is_found_and_forgotten_however_it_is_written(commands: Commands) -> None:
@@ -156,7 +170,8 @@ def test_a_vault_that_is_in_use_or_not_there_is_said(commands: Commands, tmp_pat
     running = Vault(commands.folder, SECRET)
     error = commands.refused("log")
     assert isinstance(error, StoreLocked)
-    assert "stop the node or agent" in str(error)
+    assert "another process has the vault" in str(error)
+    assert "stop the node or agent that has it, do this, and start it again" in str(error)
     running.close()
     commands.folder = tmp_path / "elsewhere"
     assert isinstance(commands.refused("log"), ConfigError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -159,11 +160,22 @@ async def test_a_dead_letter_does_not_take_the_reserve() -> None:
     assert (reply.status, desk.dead) == (507, [])
 
 
+def basic(credentials: str) -> str:
+    return base64.b64encode(credentials.encode()).decode()
+
+
 @pytest.mark.parametrize(
     ("authorization", "status"),
     [
         ("", 401),
         ("Basic good", 401),
+        ("Basic " + basic("freeswitch:good"), 202),
+        ("basic " + basic(":good"), 202),
+        ("Basic " + basic("good:"), 401),
+        ("Basic " + basic("good"), 401),
+        ("Basic " + basic("freeswitch:bad"), 401),
+        ("Basic " + basic("freeswitch:reader"), 403),
+        ("Basic " + basic("x" * 2000 + ":good"), 401),
         ("Bearer ", 401),
         ("Bearer bad", 401),
         ("Bearer " + "x" * 600, 401),

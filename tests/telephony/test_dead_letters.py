@@ -11,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import ConfigError, StoreFull
+from telephony.adapters.base import Kind
 from telephony.dead_letters import DeadLetters, Letter, as_json, dead_letter
+
+KIND = Kind.FREESWITCH_JSON
 
 
 def letter(data: bytes, time_ms: int = 1) -> Letter:
-    return dead_letter(data, stage="intake", reason="because", time_ms=time_ms)
+    return dead_letter(data, kind=KIND, stage="intake", reason="because", time_ms=time_ms)
 
 
 def lines_of(path: Path) -> list[bytes]:
@@ -25,7 +28,8 @@ def lines_of(path: Path) -> list[bytes]:
 @given(st.binary(max_size=200))
 def test_a_record_comes_out_as_it_was(data: bytes) -> None:
     assert letter(data).data == data
-    assert as_json(letter(data))["id"] == letter(data).id
+    shown = as_json(letter(data))
+    assert (shown["id"], shown["kind"]) == (letter(data).id, "freeswitch-json")
 
 
 def test_the_same_record_again_is_the_same_letter(tmp_path: Path) -> None:
@@ -43,7 +47,7 @@ def test_two_at_the_same_file_see_what_the_other_did(tmp_path: Path) -> None:
     person.add([Letter("retry", letter(b"a").id, 2), Letter("retry", letter(b"b").id, 2, document="mended")])
     person.add([Letter("dropped", letter(b"c").id, 3)])
     agent.refresh()
-    assert agent.retries() == [(letter(b"a").id, b"a"), (letter(b"b").id, b"mended")]
+    assert agent.retries() == [(letter(b"a").id, KIND, b"a"), (letter(b"b").id, KIND, b"mended")]
     agent.add([Letter("retried", letter(b"a").id, 4)])
     person.refresh()
     assert [one.data for one in person] == [b"b"]
@@ -67,7 +71,7 @@ def test_an_agent_that_starts_leaves_out_what_is_settled(tmp_path: Path) -> None
     for letters in (agent, person, DeadLetters(tmp_path)):
         letters.refresh()
         assert [one.data for one in letters] == [b"b", b"c"]
-        assert letters.retries() == [(letter(b"c").id, b"c")]
+        assert letters.retries() == [(letter(b"c").id, KIND, b"c")]
 
 
 def test_a_line_that_a_crash_left_half_written_harms_nothing(tmp_path: Path) -> None:
@@ -99,6 +103,13 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
                 letters.compact()
     assert lines_of(tmp_path) == before
     assert letters.add([letter(b"b")]) == 1
+
+
+def test_a_letter_of_before_there_were_kinds_is_of_kamailio(tmp_path: Path) -> None:
+    DeadLetters(tmp_path).close()
+    line = b'{"event":"dead","id":"12ab","time_ms":1,"stage":"intake","reason":"because","document":"{}"}\n'
+    (tmp_path / "dead" / "letters.jsonl").write_bytes(line)
+    assert as_json(DeadLetters(tmp_path).get("12ab"))["kind"] == "kamailio"
 
 
 def test_an_id_that_is_not_there_is_named(tmp_path: Path) -> None:

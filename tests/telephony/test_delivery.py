@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ledger.cdr import CallRecord
+from telephony import building
 from telephony.outbox import LIFETIME_MS
 from tests.telephony.agent_kit import NODES, NOW_MS, Crash, Faults, World, cdr, opened, spooled, tx_ids_in
 
@@ -164,6 +165,25 @@ async def test_a_wall_clock_that_jumps_loses_and_duplicates_nothing(tmp_path: Pa
         await parts.settle()
         assert len(parts.dead) == 0
     assert sorted(world.counted.values()) == [1] * 3
+
+
+async def test_while_the_ledger_is_dead_the_backlog_stays_in_the_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There it needs no memory, and has no signatures that expire."""
+    monkeypatch.setattr(building, "AHEAD_RECORDS_MAX", 50)
+    monkeypatch.setattr(building, "BATCH_DOCUMENTS", 40)
+    world = World(tmp_path, down=set(NODES))
+    with opened(world) as parts:
+        spooled(parts.spool, *map(cdr, range(500)))
+        for _ in range(20):
+            parts.builder.turn()
+        assert (parts.outbox.records, parts.backlog) == (80, 500)
+        world.pass_time(LIFETIME_MS // 1000 + 60)
+        world.down = set()
+        await parts.settle()
+        assert parts.delivery.counters.resigned == 80
+    assert sorted(world.counted.values()) == [1] * 500
 
 
 async def test_a_call_that_ends_a_little_in_the_future_waits_for_its_time(tmp_path: Path) -> None:

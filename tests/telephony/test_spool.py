@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -113,6 +114,52 @@ def test_segments_roll_and_go_when_delivered(tmp_path: Path) -> None:
     assert documents_of(read_all(spool)) == [b"%050d" % number for number in range(4, 10)]
     spool.advance(spool.end)
     assert sorted(int(path.stem) for path in tmp_path.glob("*.seg")) == [9]
+
+
+def test_a_spool_at_rest_keeps_nothing_that_was_delivered(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    put(spool, b"a", b"b")
+    middle = spool.read(spool.cursor, count_max=1).end
+    spool.advance(middle)
+    spool.retire()
+    assert documents_of(read_all(spool)) == [b"b"]
+    old = spool.end
+    spool.advance(old)
+    spool.retire()
+    spool.retire()
+    assert list(tmp_path.glob("*.seg")) == []
+    assert (spool.backlog, spool.end) == (0, Position(3, 0, 3))
+    put(spool, b"c")
+    # Who stood at the old end finds what came then.
+    assert read_all(spool, old) == Batch(spool.end, [Frame(3, 1, Kind.KAMAILIO, b"c")], [])
+    spool.close()
+    spool = open_spool(tmp_path)
+    assert (documents_of(read_all(spool)), spool.notices) == ([b"c"], [])
+    spool.advance(spool.end)
+    spool.retire()
+    spool.close()
+    spool = open_spool(tmp_path)
+    assert (spool.backlog, spool.end, spool.notices) == (0, Position(4, 0, 4), [])
+
+
+@pytest.mark.parametrize("call", ["unlink", "replace", "rename"])
+def test_a_spool_that_cannot_be_brought_to_rest_is_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    spool = open_spool(tmp_path)
+    put(spool, b"a")
+    spool.advance(spool.end)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, call, fail_with(errno.EIO))
+        patch.setattr(os, call, fail_with(errno.EIO))
+        with contextlib.suppress(StoreError):
+            spool.retire()
+    put(spool, b"b")
+    assert documents_of(read_all(spool)) == [b"b"]
+    spool.advance(spool.cursor)
+    assert [int(path.stem) for path in tmp_path.glob("*.seg")] == [2]
+    spool.close()
+    assert documents_of(read_all(open_spool(tmp_path))) == [b"b"]
 
 
 @pytest.mark.usefixtures("small_segments")
@@ -361,7 +408,7 @@ def test_a_cursor_that_cannot_be_written_is_the_old_one(tmp_path: Path, monkeypa
     assert documents_of(read_all(open_spool(tmp_path))) == [b"b"]
 
 
-@given(st.lists(st.sampled_from(["append", "big", "deliver", "reopen", "fail"]), max_size=25), st.randoms())
+@given(st.lists(st.sampled_from(["append", "big", "deliver", "reopen", "retire", "fail"]), max_size=25), st.randoms())
 @settings(max_examples=40, deadline=None)
 def test_any_order_of_events_delivers_each_document_in_order(events: list[str], chance: random.Random) -> None:
     """Compared with a list: appends, failing appends, deliveries and restarts in any order, segments rolling."""
@@ -388,6 +435,10 @@ def test_any_order_of_events_delivers_each_document_in_order(events: list[str], 
                 assert bool(batch.frames) == bool(waiting)
                 spool.advance(batch.end)
                 del waiting[: len(batch.frames)]
+            elif event == "retire":
+                spool.retire()
+                written = b"".join(path.read_bytes() for path in Path(directory).glob("*.seg"))
+                assert waiting or not written
             else:
                 spool.close()
                 spool = open_spool(Path(directory))

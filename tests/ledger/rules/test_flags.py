@@ -40,7 +40,10 @@ def test_vector(case):
             place = getattr(place, name)
         assert flag.value == place
         assert flag.bound != flag.value
-        assert flag.message
+        # What is suspicious, with figures, and after the colon what to look at.
+        wrong, _, remedy = flag.message.partition(": ")
+        assert any(character.isdigit() for character in wrong), flag.message
+        assert remedy.startswith("look "), flag.message
         assert not flag.message.endswith(".")
 
 

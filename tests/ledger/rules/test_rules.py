@@ -31,7 +31,7 @@ from ledger.errors import RuleViolation
 from ledger.models import carbon, emodel, emodel_wide, energy, freeswitch, rtpengine, rtpengine13
 from ledger.models.rounding import divide_half_up
 from ledger.models.tables import CODECS, INTENSITY_MG_PER_KWH, NETWORK_FACTORS, Codec
-from ledger.rules import ruleset, voice_methods
+from ledger.rules import ruleset, voice_methods, words
 from ledger.rules.base import Violation
 from ledger.rules.ruleset import MODULES, RuleSet, default_rule_set_pin, read_vectors, run_vectors
 
@@ -358,6 +358,32 @@ def test_every_rule_has_a_vector_that_it_refuses(module):
     cases = json.loads(read_vectors(module.name, module.version))["cases"]
     assert {None, *(f"{module.name}/{rule}" for rule in module.rules)} == {case["expected"] for case in cases}
     assert len(cases) == len({case["name"] for case in cases})
+
+
+def figures_of(field, value, record):
+    """Return how a person may write the value of a field: as it is, in its greater unit, or how far times are apart."""
+    if isinstance(value, str):
+        return {value}
+    if value is None:
+        return {"missing", "unknown"}
+    if field in {"answer_ms", "end_ms"}:
+        return {str(abs(value - other)) for other in (record.setup_ms, record.end_ms)}
+    return {str(value), words.milli(value), words.percent(value), words.ms(value)}
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=lambda module: module.name)
+def test_messages_tell_the_figure_and_where_to_look(module):
+    """What is wrong with its number first, then a colon, then what to do; in one sentence of bearable length."""
+    document = json.loads(read_vectors(module.name, module.version))
+    for case in document["cases"]:
+        record = ruleset.from_readable(ruleset._changed(document["base"], case["set"]), CallRecord)
+        violation = RULES.check_record(record)
+        if violation is not None:
+            wrong, _, remedy = violation.message.partition(": ")
+            told = wrong.replace(",", " ").split() if isinstance(violation.value, str) else wrong
+            assert any(figure in told for figure in figures_of(violation.field, violation.value, record)), wrong
+            assert len(remedy.split()) >= 4, violation.message
+            assert len(violation.message) <= 320, violation.message
 
 
 @pytest.mark.parametrize("module", MODULES.values(), ids=lambda module: module.name)

@@ -1,0 +1,240 @@
+"""Every platform hands its calls to a real agent the way it does: its path, its Content-Type, its credentials."""
+
+from __future__ import annotations
+
+import base64
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+
+from ledger.cdr import CallRecord
+from ledger.codec import decode, decode_each
+from ledger.transaction import Transaction
+from node.agent import running_agent
+from tests.integration.test_agent import TOKEN, FakeNode, configure, serving, until
+from tests.telephony.adapters.test_asterisk import CUSTOM_COLUMNS
+from tests.telephony.adapters.test_freeswitch import url_encoded
+from tests.telephony.agent_kit import World
+
+FIXTURES = Path(__file__).parents[1] / "telephony" / "fixtures"
+FREESWITCH = FIXTURES / "freeswitch"
+LEDGER_MS = 1_795_310_000_000
+"""22 November 2026, 01:13 UTC: after the last call of the fixtures, and within the record window of the first."""
+FORM = "application/x-www-form-urlencoded"
+FORM_BASE64 = "application/x-www-form-base64-encoded"
+FORM_PLAIN = "application/x-www-form-plaintext"
+Facts = tuple[int, int, int, int | None]
+"""Of a record: SIP code, milliseconds of ringing and of talk, MOS x 1000."""
+
+
+@dataclass(frozen=True)
+class Post:
+    """One post of a platform, as it makes it."""
+
+    path: str
+    content_type: str
+    body: bytes
+    is_password: bool = False
+    """The token is the password of Basic authentication, as libcurl sends it with ``cred``."""
+    is_expecting: bool = False
+    """It waits for 100 Continue before it sends the body, as libcurl does with one of more than 1 kB."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a platform posts, and what becomes final of it."""
+
+    posts: tuple[Post, ...]
+    records: list[Facts]
+    sources: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.fixture(autouse=True)
+def that_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger's time is that of the fixtures, whatever this machine's is; and nothing waits longer than it must."""
+    started = time.monotonic()
+
+    def now_ms() -> int:
+        return LEDGER_MS + int((time.monotonic() - started) * 1000)
+
+    monkeypatch.setattr("tests.integration.test_agent.now_ms", now_ms)
+    monkeypatch.setattr("telephony.agent.now_ms", now_ms)
+    monkeypatch.setattr("node.agent.STOP_S", 0.3)
+    monkeypatch.setattr("telephony.delivery.ASK_MS_MIN", 10)
+    monkeypatch.setattr("telephony.delivery.IDLE_S", 0.02)
+    monkeypatch.setattr("telephony.agent.PACK_S", 0.01)
+
+
+def freeswitch(name: str, content_type: str, body: bytes) -> Post:
+    """Return a post of mod_json_cdr or mod_xml_cdr, which add the channel's id to the URL."""
+    return Post(f"{name}?uuid=a_6b8e3c0a-52c5-4f6c-9a51-2a0f6a4b1c10", content_type, body, True, True)
+
+
+def base64_form(document: bytes) -> bytes:
+    """Return a form as FreeSWITCH fills it: base64 with its plus signs and its end as they are."""
+    return b"cdr=" + base64.b64encode(document)
+
+
+JSON_A, JSON_B, JSON_PLAIN, JSON_BUSY, JSON_CANCELLED = (
+    (FREESWITCH / f"{name}.cdr.json").read_bytes().strip()
+    for name in ("a-leg", "b-leg", "a-leg-plain-values", "busy", "cancelled")
+)
+XML_A, XML_B, XML_BUSY = ((FREESWITCH / f"{name}.cdr.xml").read_bytes() for name in ("a-leg", "b-leg", "busy"))
+
+
+def recent(file: Path) -> bytes:
+    """Return a CUCM file without the rows of years ago, which Cisco's guide has as examples."""
+    lines = file.read_bytes().splitlines(keepends=True)
+    return b"".join(line for line in lines if b"12024120" not in line and b"151514" not in line)
+
+
+CDR_FILE, CMR_FILE = sorted((FIXTURES / "cucm").iterdir())
+A_LEG = (200, 6456, 65415, 4480)
+B_LEG = (200, 6353, 65413, 4500)
+BUSY = (486, 3550, 0, None)
+CANCELLED = (487, 9496, 0, None)
+CASES = {
+    "freeswitch JSON": Case(
+        (
+            freeswitch("freeswitch", "application/json", JSON_A),
+            freeswitch("freeswitch", "application/json", JSON_B),
+            # With disable-100-continue its own Content-Type is lost, and libcurl's takes its place.
+            Post("freeswitch?uuid=1", FORM, JSON_BUSY, is_password=True),
+            freeswitch("freeswitch", "application/json", JSON_CANCELLED),
+        ),
+        [A_LEG, B_LEG, BUSY, CANCELLED],
+    ),
+    "freeswitch JSON, encode-values off": Case((freeswitch("freeswitch", "application/json", JSON_PLAIN),), [A_LEG]),
+    "freeswitch JSON form": Case(
+        (freeswitch("freeswitch", FORM, b"cdr=" + url_encoded(JSON_A, twice=False)),), [A_LEG]
+    ),
+    "freeswitch JSON base64": Case((freeswitch("freeswitch", FORM_BASE64, base64_form(JSON_A)),), [A_LEG]),
+    "freeswitch XML": Case(
+        (freeswitch("freeswitch-xml", "text/xml", XML_A), freeswitch("freeswitch-xml", "text/xml", XML_B)),
+        [A_LEG, B_LEG],
+    ),
+    "freeswitch XML plain form": Case((freeswitch("freeswitch-xml", FORM_PLAIN, b"cdr=" + XML_BUSY),), [BUSY]),
+    "freeswitch XML form": Case(
+        (freeswitch("freeswitch-xml", FORM, b"cdr=" + quote(XML_A, safe="").encode()),), [A_LEG]
+    ),
+    "freeswitch XML base64": Case((freeswitch("freeswitch-xml", FORM_BASE64, base64_form(XML_A)),), [A_LEG]),
+    "asterisk Master.csv": Case(
+        (Post("asterisk", "text/csv", (FIXTURES / "asterisk" / "Master.csv").read_bytes()),),
+        [
+            (200, 6000, 65000, None),
+            (480, 30000, 0, None),
+            (200, 0, 32000, None),
+            (486, 2000, 0, None),
+            (0, 1000, 0, None),
+            (200, 3000, 8000, None),
+        ],
+    ),
+    "asterisk cdr_custom": Case(
+        (Post("asterisk", "text/csv; charset=utf-8", (FIXTURES / "asterisk" / "cdr_custom.csv").read_bytes()),),
+        [(200, 6000, 65000, 4300)],
+        {"asterisk": {"columns": CUSTOM_COLUMNS}},
+    ),
+    "asterisk JSON": Case(
+        (Post("asterisk-json", "application/json", (FIXTURES / "asterisk" / "cdr.jsonl").read_bytes()),),
+        [(200, 6456, 65415, None), (480, 30000, 0, None)],
+    ),
+    "opensips": Case(
+        tuple(
+            Post("opensips", "application/json", line)
+            for line in (FIXTURES / "opensips" / "events.jsonl").read_bytes().splitlines()
+        ),
+        [(200, 6000, 65415, 4300), (486, 4000, 0, None)],
+    ),
+    "cucm": Case(
+        (
+            Post("cucm-cmr", "text/csv", recent(CMR_FILE)),
+            Post("cucm-cdr", "text/csv", recent(CDR_FILE)),
+        ),
+        [
+            (200, 6000, 100000, 4350),
+            (487, 3000, 0, None),
+            (487, 21000, 0, None),
+            (486, 1000, 0, None),
+            (200, 25000, 35000, None),
+            (200, 4000, 36000, None),
+            (200, 5000, 15000, None),
+            (200, 0, 60000, None),
+            (503, 2000, 0, None),
+        ],
+        {"cucm-cdr": {"join_wait_s": 1}},
+    ),
+    "a mapping": Case(
+        (
+            Post(
+                "our-3cx",
+                "text/csv",
+                (FIXTURES / "mapped" / "3cx-cdr.log").read_bytes().replace(b"2026/09/19", b"2026/11/21"),
+            ),
+        ),
+        [(200, 0, 337000, None), (200, 3000, 25000, None), (487, 22000, 0, None)],
+        {"mapped": {"our-3cx": {"preset": "3cx"}}},
+    ),
+    "kamailio": Case(
+        (
+            Post(
+                "kamailio",
+                "application/json",
+                b"[%b]" % b",".join((FIXTURES / "kamailio-5.6.3-acc_json-cdr.jsonl").read_bytes().splitlines()),
+            ),
+        ),
+        [(200, 1494, 6027, 4300), (200, 1934, 4018, None), (486, 365, 0, None)],
+    ),
+}
+
+
+def credentials_of(post: Post) -> str:
+    if post.is_password:
+        return f"Basic {base64.b64encode(f'freeswitch:{TOKEN}'.encode()).decode()}"
+    return f"Bearer {TOKEN}"
+
+
+async def hand_in(session: aiohttp.ClientSession, listen: object, post: Post) -> tuple[int, str]:
+    async with session.post(
+        f"http://{listen}/v1/ingest/{post.path}",
+        data=post.body,
+        headers={"Content-Type": post.content_type, "Authorization": credentials_of(post)},
+        expect100=post.is_expecting,
+    ) as response:
+        return response.status, await response.text()
+
+
+def final_records(world: World) -> list[Facts]:
+    """Return what is in the chain of each record, in the order of the calls."""
+    records = [
+        record
+        for tx_id in world.final
+        for record in decode_each(decode(world.raws[tx_id], Transaction).items, CallRecord)
+    ]
+    records.sort(key=lambda record: (record.setup_ms, record.end_ms, record.leg))
+    return [
+        (
+            record.sip_code,
+            (record.answer_ms or record.end_ms) - record.setup_ms,
+            record.end_ms - record.answer_ms if record.answer_ms else 0,
+            record.quality.mean.mos_milli if record.quality else None,
+        )
+        for record in records
+    ]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_what_a_platform_posts_becomes_records(tmp_path: Path, name: str) -> None:
+    case, world = CASES[name], World(tmp_path, ledger_ms=LEDGER_MS)
+    async with serving(FakeNode(world)) as url:
+        config = configure(tmp_path, url, sources=case.sources)
+        async with running_agent(config) as (agent, listen), aiohttp.ClientSession() as session:
+            answers = [await hand_in(session, listen, post) for post in case.posts]
+            assert [status for status, _ in answers] == [202] * len(case.posts), answers
+            await until(lambda: agent.backlog == 0)
+            assert agent.dead == 0
+    assert final_records(world) == case.records
