@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import subprocess
 import sys
 import threading
 import time
@@ -97,6 +98,7 @@ class Day:
         self.down: dict[LocalProcess, float] = {}
         """Who was killed and does not answer yet, and when to start it again."""
         self._started: set[LocalProcess] = set()
+        self.void = 0
         self._settled = 0
         self._is_all_put = threading.Event()
 
@@ -232,9 +234,21 @@ class Day:
         self.screen.say(f"no dead letters; {repeated} posts had to be sent again")
         for name, status in stop_all(self.nodes).items():
             held(f"{name} stopped cleanly (status {status})", status == 0)
+        self.audit(self.ledger[1])
+
+    def audit(self, node: LocalNode) -> None:
+        """Have ``ledger-verify`` go through what a node has on disk, and count too."""
+        command = [sys.executable, "-m", "node.cli.verify", str(node.place.data)]
+        command += ["--genesis", str(self.cluster.genesis_file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5 * STEP_S)
+        said = (done.stdout.strip() or done.stderr.strip()).splitlines() or ["(said nothing)"]
+        self.screen.say(f"ledger-verify on the disk of {node.name}: {said[-1]}")
+        held("the audit holds", done.returncode == 0)
+        held("it counts the same", f" {self.options.records + self.void:,} records ({self.void:,} void)" in said[-1])
 
     def compare(self, found: ChainRecords, name: str) -> None:
         """Fail where keys or counts differ."""
+        self.void = found.void
         facts = self.facts
         wrong = differences(facts.keys, found)
         held(f"every call is on the chain exactly once: {'; '.join(wrong)}", not wrong)

@@ -16,7 +16,7 @@ from tests.integration.test_demo import left_running
 
 ROOT = Path(__file__).parents[2]
 DAY = [sys.executable, str(ROOT / "scripts" / "day_main.py")]
-RECORDS = 30_000
+RECORDS = 60_000
 """As many as the ordinary suite has time for."""
 DAY_RECORDS = 170_000
 IS_FULL = "LEDGERD_FULL_DAY" in os.environ
@@ -61,6 +61,7 @@ def test_every_call_is_on_the_chain_exactly_once(environment: dict[str, str], re
     proof = rf"{count} documents, {count} records on the chain of delta, {count} keys, the same set"
     assert re.search(proof, said)
     assert "no dead letters" in said
+    assert re.search(rf"ledger-verify on the disk of beta: OK: \d+ blocks, {count} records", said)
     answered, unmeasured = map(int, re.findall(r"(\d+)% answered, (\d+)% of these without MOS", said)[0])
     assert 40 <= answered <= 60
     assert 10 <= unmeasured <= 40
