@@ -43,6 +43,30 @@ def test_fields_fit_into_acc():
     assert len(fields) <= ACC_EXTRA_MAX
 
 
+def test_every_variable_of_rtpengine_is_set():
+    """All that its module offers: worst, best and mean, over both legs, of leg A and of leg B."""
+    expected = set()
+    for leg in ("", "_A", "_B"):
+        for reading, last in (("min", "at"), ("max", "at"), ("average", "samples")):
+            figures = ("", "_packetloss", "_jitter", "_roundtrip", "_roundtrip_leg", f"_{last}")
+            expected |= {f"mos_{reading}{figure}{leg}_pv" for figure in figures}
+    assert len(expected) == 54
+    assert set(re.findall(r'"(mos_\w+_pv)", "\$(?:dlg_var|avp)\(\w+\)"', CONFIG)) == expected | {
+        "mos_A_label_pv",
+        "mos_B_label_pv",
+    }
+
+
+def test_figures_without_a_field_share_one():
+    """Each that rtpengine puts into an AVP is in mos_more by its name, and is documented."""
+    shared = set(re.findall(r'_pv", "\$avp\((\w+)\)"', CONFIG)) - {"mos_A_label", "mos_B_label"}
+    (text,) = re.findall(r"\$dlg_var\(mos_more\) = (.*?);\n", CONFIG, re.DOTALL)
+    assert set(re.findall(r'"[;]?(\w+)=" \+ \$avp\((\w+)\)', text)) == {(name, name) for name in shared}
+    assert len(shared) == 12
+    assert [name for name in shared if f"`{name}`" not in DOCUMENT] == []
+    assert set(cdr_fields()) & shared == set()
+
+
 def test_every_field_is_set_somewhere():
     """A dialog variable that nothing sets would be null for ever."""
     set_by_script = set(re.findall(r"\$dlg_var\((\w+)\) =", CONFIG))
