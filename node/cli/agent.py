@@ -97,7 +97,7 @@ def feed(
     if url and spool:
         raise ConfigError("which?", where="--url", expected="either --url or --spool")
     options = load_agent_config({"spool": spool}, os.environ, config)
-    by_name = Adapters(adapter_options(options)).by_name
+    by_name = Adapters(adapter_options(options.sources)).by_name
     if source not in by_name:
         raise ConfigError("no such platform", where="NAME", expected=", ".join(sorted(by_name)), actual=source)
     adapter = by_name[source]

@@ -133,7 +133,10 @@ async def _relay(
     there, back = (None, None) if heard is None else (bytearray(), bytearray())
     if heard is not None:
         heard += [part for part in (there, back) if part is not None]
-    pumps = [asyncio.create_task(_pump(reader, far_writer, there)), asyncio.create_task(_pump(far_reader, writer, back))]
+    pumps = [
+        asyncio.create_task(_pump(reader, far_writer, there)),
+        asyncio.create_task(_pump(far_reader, writer, back)),
+    ]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
     finally:
