@@ -123,7 +123,9 @@ def test_a_network_on_virtual_time_finds_how_soon_blocks_are_final(
 def test_every_key_is_measured_by_a_part_and_explained() -> None:
     sources = [(ROOT / "scripts" / "benchmarks" / f"{module}.py").read_text() for module, _ in PARTS.values()]
     measured = {
-        key for source in sources for key in re.findall(r'"(\w+_(?:per_s|p99|p99_ms|us_per_record|percent|slots|mb)(?:_\d+)?)"', source)
+        key
+        for source in sources
+        for key in re.findall(r'"(\w+_(?:per_s|p99|p99_ms|us_per_record|percent|slots|mb)(?:_\d+)?)"', source)
     }
     assert measured == KEYS
     document = (ROOT / "docs" / "benchmarks.md").read_text()
