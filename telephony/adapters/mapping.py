@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 
 from ledger.cdr import OCTETS_MAX, Band, Leg, MosKind, Observer, QualityMethod, ReleasedBy, Service
 from ledger.errors import ConfigError
+from ledger.models.explain import method_name
 from telephony.adapters.base import COUNTER_MAX, U32_MAX
 
 TEXTS: Final = ("call_id", "from_tag", "to_tag", "caller", "callee", "source_address", "codec")
@@ -33,6 +34,10 @@ INTEGERS: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Whole numbers with the most that each may be."""
 CHOICES: Final = MappingProxyType({"released_by": ReleasedBy, "leg": Leg, "service": Service})
+METHODS: Final[Mapping[str, QualityMethod]] = MappingProxyType(
+    {method_name(method): method for method in QualityMethod}
+)
+"""How people write them: ``g107.1``, ``rtpengine-13``."""
 TIMES: Final = ("setup", "answer", "end")
 SPANS: Final = ("duration", "talk")
 """From setup to end, and from answer to end."""
@@ -333,7 +338,7 @@ class _Reader:
                 measures[name] = self._score(name, value, where)
         return QualityMap(
             observer=Observer[self._enum(table, "observer", Observer, "both", key)],
-            method=QualityMethod[self._enum(table, "method", QualityMethod, "measured", key)],
+            method=METHODS[self._choice(table, "method", tuple(METHODS), "measured", f"{key}.method")],
             band=Band[self._enum(table, "band", Band, "narrowband", key)],
             kind=MosKind[self._enum(table, "kind", MosKind, "cq", key)],
             measures=measures,

@@ -225,6 +225,19 @@ def test_reports_that_do_not_fit_are_left_out_of_raw_only():
     assert (len(call.qualities), call.notes) == (2, (RAW_LEFT_OUT,))
 
 
+def test_report_of_a_leg_says_whose_ears():
+    """A platform that names legs does not say who called; the call does. A leg it has not is of another call."""
+    call = replace(CALL, legs=("7", "8"))
+    heard = quality(Observer.UNKNOWN)
+    assert [add_quality(call, [replace(report(heard), of_leg=leg)]).qualities[0].observer for leg in ("7", "8")] == [
+        Observer.CALLER,
+        Observer.CALLEE,
+    ]
+    with pytest.raises(FieldError) as caught:
+        add_quality(call, [replace(report(heard), of_leg="9")])
+    assert caught.value.where == "of_leg"
+
+
 def test_call_without_room_for_any_report():
     full = replace(CALL, raw=json.dumps("x" * (PRIVATE_TEXT_MAX - 2)))
     call = add_quality(full, [report(quality())])
