@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
+import shutil
 import time
 import tomllib
 from dataclasses import dataclass, field
@@ -297,3 +299,48 @@ async def test_asterisks_file_is_followed(tmp_path: Path, monkeypatch: pytest.Mo
                 await until(lambda agent=agent: agent.backlog == 0)  # type: ignore[misc]
                 assert agent.dead == 0
     assert final_records(world) == CASES["asterisk Master.csv"].records
+
+
+BY_HAND = {
+    "freeswitch.md": (
+        {f"{name}.cdr.json": document for name, document in (("a_1", JSON_A), ("2", JSON_B), ("a_3", JSON_BUSY))},
+        [A_LEG, B_LEG, BUSY],
+    ),
+    "asterisk.md": (
+        {"Master.csv": (FIXTURES / "asterisk" / "Master.csv").read_bytes()},
+        CASES["asterisk Master.csv"].records,
+    ),
+    "opensips.md": (
+        {"unsent.jsonl.202611211200": (FIXTURES / "opensips" / "events.jsonl").read_bytes()},
+        CASES["opensips"].records,
+    ),
+}
+"""Files that are there after an outage, and the records that come of them."""
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("document", BY_HAND)
+async def test_the_commands_for_handing_in_by_hand(tmp_path: Path, document: str) -> None:
+    """They are run as they stand, but for address, token and folder; no file is left where it was."""
+    files, records = BY_HAND[document]
+    (folder := tmp_path / "files").mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    text = (ROOT / "docs" / document).read_text()
+    (commands,) = re.findall(r"^```\n((?:[^`]*\n)?[^`\n]*for file in [^`]*?done)\n```$", text, flags=re.MULTILINE)
+    commands = re.sub(r"/var/(?:log|spool)/[a-z_/]+[a-z_](?=/|\s)", str(folder), commands).replace("TOKEN", TOKEN)
+    world = World(tmp_path, ledger_ms=LEDGER_MS)
+    async with serving(FakeNode(world)) as url, running_agent(configure(tmp_path, url)) as (agent, listen):
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-euc",
+            commands.replace("127.0.0.1:8090", str(listen)),
+            cwd=folder,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+        await until(lambda: agent.backlog == 0)
+    assert final_records(world) == records
+    assert [path.name for path in folder.iterdir() if path.is_file()] == (
+        ["Master.csv"] if "Master.csv" in files else []
+    )
