@@ -80,6 +80,8 @@ def _try_rows(adapter: MappedAdapter, body: bytes, shown: int) -> int:
 
 def lines_of(call: SourceCall) -> list[str]:
     """Return a call for a person: times, outcome, quality; of numbers and names only their form."""
+    from ledger.models.explain import method_name
+
     talk = f"answered after {_seconds(call.answer_ms - call.setup_ms)}" if call.answer_ms else "not answered"
     parties = f"{masked(call.caller) or 'unknown'} -> {masked(call.callee) or 'unknown'}"
     outcome = f"SIP {call.sip_code or 'unknown'}, Q.850 {call.q850_cause or 'unknown'}"
@@ -89,7 +91,7 @@ def lines_of(call: SourceCall) -> list[str]:
         f"  {outcome}, released by {call.released_by.name.lower()}, codec {call.codec or 'unknown'}",
     ]
     for quality in call.qualities:
-        what = f"{quality.method.name.lower()}, {quality.observer.name.lower()}, {quality.kind.name}"
+        what = f"{method_name(quality.method)}, {quality.observer.name.lower()}, {quality.kind.name}"
         lines.append(f"  quality ({what}): {_reading(quality.average)}")
     return lines + [f"  note: {note}" for note in call.notes]
 

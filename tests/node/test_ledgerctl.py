@@ -17,7 +17,7 @@ from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, EncodingError
 from ledger.genesis import Role, chain_id_of, genesis_from_json
 from node.cli import ledgerctl
-from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, with_moments
+from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, method_name, with_moments
 from node.cli.output import flatten, print_facts, shown
 from node.cli.submit import as_submission, grouped, parse_documents
 from node.client import ApiFault, Client, fault_of, read_events, what_of
@@ -474,6 +474,15 @@ def test_totals_add_up_by_method_and_never_across() -> None:
     assert describe_totals(added) == (
         "4 records  2 min  MOS 3.67 (g107 CQ, 3)  MOS 4.30 (rtpengine-10 CQ, 1)  2.0 Wh  2.0 g CO2e"
     )
+
+
+def test_methods_are_spelled_as_ledgerctl_mos_does() -> None:
+    assert [method_name({"method": method, "kind": 2}) for method in (2, 3, 5, 99)] == [
+        "g107.1 CQ",
+        "g107.2 CQ",
+        "rtpengine-13 CQ",
+        "method 99 kind 2",
+    ]
 
 
 def test_a_block_in_brief() -> None:

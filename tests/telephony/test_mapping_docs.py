@@ -54,7 +54,7 @@ def test_every_unit_is_documented(words):
 
 
 def test_every_choice_is_documented():
-    names = [member.name.lower() for choices in mapping.CHOICES.values() for member in choices]
+    names = [*mapping.METHODS, *(member.name.lower() for choices in mapping.CHOICES.values() for member in choices)]
     assert [name for name in names if f"`{name}`" not in MAPPING] == []
 
 
