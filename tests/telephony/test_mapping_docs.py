@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from node.cli.agent import main
 from telephony.adapters import mapping
 from telephony.adapters.cucm import CucmCdrAdapter
 from telephony.adapters.mapped import MappedAdapter
@@ -79,6 +82,45 @@ def test_configurations_in_the_documents_are_right(tmp_path):
             Adapters(sources)
             tried += 1
     assert tried == 3
+
+
+def commands(document: str) -> list[list[str]]:
+    """Return the shell commands in a document's blocks, word by word."""
+    lines = [line for block in blocks(document, "") for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(("ledger-agent ", "curl "))]
+
+
+def test_the_commands_of_map_check_show_what_the_document_shows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("our-pbx.toml").write_text(blocks(MAPPING, "toml")[0])
+    Path("sample.csv").write_text(blocks(MAPPING, "")[0])
+    (command,) = [words for words in commands(MAPPING) if words[0] == "ledger-agent"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert not caught.value.code
+    shown = capsys.readouterr().out
+    assert [block for block in blocks(MAPPING, "") if block.startswith("line 2: call")] == [shown]
+
+
+@pytest.mark.parametrize("document", [MAPPING, CUCM], ids=["mapping.md", "cucm.md"])
+def test_the_posts_in_the_documents_are_taken(tmp_path, document):
+    """What curl sends, by its own words: a path that there is, a type that it takes, rows that it reads."""
+    (tmp_path / "our-pbx.toml").write_text(blocks(MAPPING, "toml")[0])
+    text = "".join(block for block in blocks(document, "toml") if block.startswith("[sources"))
+    adapters = Adapters(tomllib.loads(text.replace("/etc/ledger-agent", str(tmp_path)))["sources"]).by_name
+    files = {"@sample.csv": blocks(MAPPING, "")[0].encode(), "@cdr_Cluster1_01_202611211506_17": FILES[0].read_bytes()}
+    posts = [words for words in commands(document) if words[0] == "curl"]
+    assert posts
+    for words in posts:
+        headers = dict(words[at + 1].split(": ") for at, word in enumerate(words) if word == "-H")
+        assert headers["Authorization"] == "Bearer TOKEN"
+        adapter = adapters[words[-1].removeprefix("http://127.0.0.1:8090/v1/ingest/")]
+        assert headers["Content-Type"] in adapter.media_types
+        documents, _ = adapter.split(files[words[words.index("--data-binary") + 1]], headers["Content-Type"])
+        for each in documents:
+            adapter.check(each)
+            adapter.parse(each)
 
 
 def test_every_column_of_cucm_that_is_read_is_documented():
