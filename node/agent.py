@@ -9,7 +9,7 @@ import asyncio
 import errno
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,8 +21,8 @@ from ledger.crypto import key_id_of
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from node import development
-from node.config import Address, parse_address, parse_region, read_toml
-from node.keyfile import read_bounded, read_key, read_secret, read_tokens
+from node.config import TABLES, Address, parse_address, parse_region, parse_table, parse_tables, read_toml
+from node.keyfile import Token, read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.profile import energy_profile
 from telephony.adapters.base import Adapter
@@ -33,6 +33,7 @@ from telephony.builder import Profile
 from telephony.following import Follower
 from telephony.gathering import KEEP_MS, JoinTimes
 from telephony.http_server import HttpServer
+from telephony.vault import Vault
 from telephony.watching import (
     Folder,
     FolderSettings,
@@ -105,10 +106,6 @@ OPTIONS: Final = tuple(option.name for option in fields(AgentConfig))
 """Names as in the TOML file; a flag has hyphens, a variable is in capitals behind ``LEDGER_AGENT_``."""
 
 
-TABLES: Final = frozenset({"energy", "sources", "watch"})
-"""Options that can only stand in the TOML file."""
-
-
 def load_agent_config(
     flags: Mapping[str, Any], environment: Mapping[str, str], config_file: Path | None = None
 ) -> AgentConfig:
@@ -178,16 +175,6 @@ def _path(value: Any, where: str) -> Path:
     return Path(_text(value, where)).expanduser()
 
 
-def _table(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError("not a table", where=where, expected="a table of the TOML file", actual=value)
-    return value
-
-
-def _tables(value: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
-    return {name: _table(table, f"{where}.{name}") for name, table in _table(value, where).items()}
-
-
 _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "listen": lambda value, where: parse_address(_text(value, where), where=where),
     "spool": _path,
@@ -206,9 +193,9 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "join_keep_s": _count,
     "log_level": _choice("debug", "info", "warning", "error"),
     "log_format": _choice("auto", "text", "json"),
-    "energy": _table,
-    "sources": _tables,
-    "watch": _tables,
+    "energy": lambda value, where: parse_table(value, where=where),
+    "sources": lambda value, where: parse_tables(value, where=where),
+    "watch": lambda value, where: parse_tables(value, where=where),
 }
 
 
@@ -251,21 +238,40 @@ async def _serve(config: AgentConfig) -> int:
 async def running_agent(config: AgentConfig) -> AsyncIterator[tuple[Agent, Address]]:
     """An agent that serves while the context is open, and where. Raises ConfigError or StoreError where it cannot."""
     settings, tokens = _settings(config), _ingest_tokens(config)
-    watched = [parse_watch(name, table) for name, table in config.watch.items()]
+    async with serving_agent(settings, tokens, config.listen, watch=config.watch) as serving:
+        yield serving
+
+
+@asynccontextmanager
+async def serving_agent(
+    settings: AgentSettings,
+    tokens: Sequence[Token],
+    listen: Address,
+    *,
+    option: str = "--listen",
+    vault: Vault | None = None,
+    watch: Mapping[str, Mapping[str, Any]] | None = None,
+) -> AsyncIterator[tuple[Agent, Address]]:
+    """An agent that serves proxies with one of ``tokens`` at ``listen``, which ``option`` says, and where it does.
+
+    vault: one that is open already and that others close. watch: tables of what is watched, by name.
+    Raises ConfigError or StoreError where it cannot.
+    """
+    watched = [parse_watch(name, table) for name, table in (watch or {}).items()]
     by_name = Adapters(settings.sources).by_name
-    adapters = [adapter_for(watch, by_name) for watch in watched]
-    agent = Agent(settings)
+    adapters = [adapter_for(one, by_name) for one in watched]
+    agent = Agent(settings, vault)
     watches = Watches(
         [
-            _watch(watch, adapter, agent.intake.keep, config.spool / "watch")
-            for watch, adapter in zip(watched, adapters, strict=True)
+            _watch(one, adapter, agent.intake.keep, settings.spool / "watch")
+            for one, adapter in zip(watched, adapters, strict=True)
         ]
     )
     server = HttpServer(AgentApp(agent, tokens, watches.watches))
     try:
         agent.start()
         watches.start()
-        yield agent, await _listen(server, config.listen)
+        yield agent, await _listen(server, listen, option)
     finally:
         # First nobody can hand in more, then what came in is brought to rest.
         await server.close(STOP_S)
@@ -279,14 +285,14 @@ def _watch(settings: FolderSettings | FollowSettings, adapter: Adapter, keep: Ke
     return Follower(settings, adapter, keep, steady_ms=steady_ms, directory=directory)
 
 
-async def _listen(server: HttpServer, address: Address) -> Address:
+async def _listen(server: HttpServer, address: Address, option: str) -> Address:
     try:
         return Address(address.host, await server.start(address.host, address.port))
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         raise ConfigError(
             "the port is in use" if in_use else f"cannot listen: {error.strerror}",
-            where=f"--listen {address}",
+            where=f"{option} {address}",
             hint="Is another agent running? Choose another port, or 0 for a free one" if in_use else "",
         ) from None
 
@@ -318,22 +324,27 @@ def _settings(config: AgentConfig) -> AgentSettings:
         vault=config.vault or config.spool / "vault",
         token=_node_token(config),
         reserve_bytes=config.reserve_mib * MIB,
-        sources={name: _without_wait(table) for name, table in config.sources.items()},
-        times=join_times(config),
+        sources=adapter_options(config.sources),
+        times=join_times(config.sources, config.join_keep_s),
     )
 
 
-def join_times(config: AgentConfig) -> JoinTimes:
-    """Return how long documents wait. Raises ConfigError naming the source."""
-    tables = [(name, f"sources.{name}", table) for name, table in config.sources.items()]
+def join_times(sources: Mapping[str, Mapping[str, Any]], keep_s: int = KEEP_MS // 1000) -> JoinTimes:
+    """Return how long documents wait, by ``[sources.NAME]`` tables. Raises ConfigError naming the source."""
+    tables = [(name, f"sources.{name}", table) for name, table in sources.items()]
     # Each mapping is a source of its own, with a table of its own.
-    tables += [(name, f"sources.mapped.{name}", table) for name, table in config.sources.get("mapped", {}).items()]
+    tables += [(name, f"sources.mapped.{name}", table) for name, table in sources.get("mapped", {}).items()]
     waits = {
         name: _count(table["join_wait_s"], f"{where}.join_wait_s") * 1000
         for name, where, table in tables
         if isinstance(table, Mapping) and "join_wait_s" in table
     }
-    return JoinTimes(config.join_keep_s * 1000, waits)
+    return JoinTimes(keep_s * 1000, waits)
+
+
+def adapter_options(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return what of ``[sources.NAME]`` tables is for the adapters."""
+    return {name: _without_wait(table) for name, table in sources.items()}
 
 
 def _without_wait(table: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -368,11 +379,14 @@ def _member_of(config: AgentConfig, genesis: Genesis, key_id: bytes) -> str:
 
 def _node_token(config: AgentConfig) -> str:
     """Return the token for the nodes, empty where none is given. Raises ConfigError."""
-    if config.token_file is None:
-        return ""
-    where = f"--token-file {config.token_file}"
+    return read_token(config.token_file) if config.token_file is not None else ""
+
+
+def read_token(path: Path) -> str:
+    """Return the bearer token in a file. Raises ConfigError."""
+    where = f"--token-file {path}"
     try:
-        token = config.token_file.read_text("ascii").strip()
+        token = path.read_text("ascii").strip()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=where) from None
     except UnicodeDecodeError:
@@ -382,7 +396,7 @@ def _node_token(config: AgentConfig) -> str:
     return token
 
 
-def _ingest_tokens(config: AgentConfig) -> list[Any]:
+def _ingest_tokens(config: AgentConfig) -> list[Token]:
     if config.ingest_tokens is None:
         raise ConfigError(
             "who may hand in CDRs?",
@@ -390,6 +404,11 @@ def _ingest_tokens(config: AgentConfig) -> list[Any]:
             hint="Make a tokens file with: ledgerctl token new kamailio-1 --file FILE",
         )
     tokens = read_tokens(config.ingest_tokens)
-    if not any(ROLE in token.roles for token in tokens):
-        raise ConfigError("no token here may hand in CDRs", where=f"--ingest-tokens {config.ingest_tokens}")
+    check_somebody_may_submit(tokens, f"--ingest-tokens {config.ingest_tokens}")
     return tokens
+
+
+def check_somebody_may_submit(tokens: Sequence[Token], where: str) -> None:
+    """Raise ConfigError where no token may hand in CDRs."""
+    if not any(ROLE in token.roles for token in tokens):
+        raise ConfigError("no token here may hand in CDRs", where=where, expected=f"one of role {ROLE}")

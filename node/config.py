@@ -65,6 +65,10 @@ class NodeConfig:
         log_format: auto, text, json.
         dev: a development chain: fresh keys, relaxed where said so.
         energy: profile for records whose platform reports no energy, see docs/operations.md.
+        agent_spool: directory of an agent in this process; None: there is none.
+        agent_listen: where SIP proxies post their CDRs to it.
+        sources: options of each platform's adapter, for the agent; tables by name, see docs/agent.md.
+        watch: folders and files that the agent takes records from; tables by name, see docs/agent.md.
     """
 
     genesis: Path | None = None
@@ -88,6 +92,14 @@ class NodeConfig:
     log_format: str = "auto"
     dev: bool = False
     energy: Mapping[str, Any] = field(default_factory=dict)
+    agent_spool: Path | None = None
+    agent_listen: Address = Address("127.0.0.1", 8090)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    watch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+TABLES = frozenset({"energy", "sources", "watch"})
+"""Options that can only stand in the TOML file, of the node and of the agent."""
 
 
 def parse_address(text: str, *, where: str) -> Address:
@@ -167,10 +179,17 @@ def _parse_path(value: Any, *, where: str) -> Path:
     return Path(value) if isinstance(value, Path) else Path(_parse_text(value, where=where)).expanduser()
 
 
-def _parse_table(value: Any, *, where: str) -> Mapping[str, Any]:
+def parse_table(value: Any, *, where: str) -> Mapping[str, Any]:
+    """Return a table. Raises ConfigError for anything else."""
     if not isinstance(value, dict):
-        raise ConfigError("not a table", where=where, expected="[energy] with its fields, in the TOML file")
+        raise ConfigError("not a table", where=where, expected="a table of the TOML file")
     return value
+
+
+def parse_tables(value: Any, *, where: str) -> Mapping[str, Mapping[str, Any]]:
+    """Return a table of tables. Raises ConfigError for anything else."""
+    tables = parse_table(value, where=where).items()
+    return {name: parse_table(table, where=f"{where}.{name}") for name, table in tables}
 
 
 _PARSERS: dict[str, Callable[..., Any]] = {
@@ -194,7 +213,11 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "log_level": _parse_choice("debug", "info", "warning", "error"),
     "log_format": _parse_choice("auto", "text", "json"),
     "dev": _parse_bool,
-    "energy": _parse_table,
+    "energy": parse_table,
+    "agent_spool": _parse_path,
+    "agent_listen": parse_address,
+    "sources": parse_tables,
+    "watch": parse_tables,
 }
 
 OPTIONS = tuple(f.name for f in fields(NodeConfig))
@@ -212,7 +235,7 @@ def load_config(
         values[name] = _PARSERS[name](value, where=f"{config_file}: {name}")
     for name in OPTIONS:
         variable = ENVIRONMENT_PREFIX + name.upper()
-        if variable in environment and name != "energy":
+        if variable in environment and name not in TABLES:
             values[name] = _PARSERS[name](environment[variable], where=variable)
         if flags.get(name) is not None:
             values[name] = _PARSERS[name](flags[name], where="--" + name.replace("_", "-"))

@@ -11,7 +11,7 @@ import signal
 import ssl
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +23,20 @@ from cryptography.hazmat.primitives import serialization
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
+from node.agent import adapter_options, check_somebody_may_submit, join_times, serving_agent
 from node.api.app import make_app
 from node.api.parts import ApiParts
 from node.clock import now_ms, steady_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
-from node.keyfile import Token, make_directory, read_bounded, read_key, read_secret, read_tokens
+from node.keyfile import Token, make_directory, new_token, read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
 from node.node import Node
 from node.profile import energy_profile
 from p2p.handshake import ProvenPeer
 from p2p.transport import PATH, Transport, TransportConfig
+from telephony.agent import Agent, AgentSettings
+from telephony.agent_http import ROLE
 from telephony.builder import Profile
 from telephony.vault import Vault
 
@@ -52,6 +55,8 @@ class Running:
     node: Node
     api: Address
     listen: Address
+    agent: Agent | None = None
+    agent_listen: Address | None = None
 
 
 def run_node(config: NodeConfig) -> int:
@@ -82,17 +87,28 @@ async def _serve(config: NodeConfig, token: str) -> int:
         if token:
             sys.stdout.write(f"API {api}  token {token}\n")
             sys.stdout.flush()
+        if running.agent_listen is not None:
+            log.info("agent ready", listen=f"http://{running.agent_listen}")
+            sys.stdout.write(f"agent http://{running.agent_listen}\n")
+            sys.stdout.flush()
         driver = running.node.start()
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({driver, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        ends = [
+            asyncio.create_task(event.wait()) for event in (stop, *([running.agent.ended] if running.agent else []))
+        ]
+        await asyncio.wait({driver, *ends}, return_when=asyncio.FIRST_COMPLETED)
         failure = running.node.driver.failure
         if driver.done() and not driver.cancelled() and driver.exception() is not None:
             raise driver.exception() or AssertionError
-        stopping.cancel()
+        for task in ends:
+            task.cancel()
+        agent_failure = running.agent.failure if running.agent is not None else None
+        if agent_failure is not None:
+            # Everything is in its spool: a service manager that starts both again loses nothing.
+            log.error("the agent ended", exc_info=agent_failure)
         log.info("stopping", reason="signal" if failure is None else failure.sentence())
     if failure is not None:
         raise failure
-    return 0
+    return 0 if agent_failure is None else 1
 
 
 @asynccontextmanager
@@ -123,12 +139,55 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         listen, transport = await _serve_peers(stack, config, node)
         stack.push_async_callback(node.stop)
         # Before the driver: what a crash left without a place in the vault is found among the pending.
-        api = await _serve_api(stack, config, node, tokens)
+        vault = _open_vault(stack, config, node)
+        for_agent, agent_token = new_token("agent", [ROLE])
+        known = [*tokens, agent_token] if config.agent_spool is not None else tokens
+        api = await _serve_api(stack, config, node, known, vault)
         # Nobody is dialled, and nobody let in, by a node that may yet fail to start.
         node.driver.attach(transport)
         await transport.start()
         node.start()
-        yield Running(node, api, listen)
+        agent, agent_listen = None, None
+        if config.agent_spool is not None:
+            settings = agent_settings(config, node, api, for_agent)
+            check_somebody_may_submit(tokens, "--tokens")
+            agent, agent_listen = await stack.enter_async_context(
+                serving_agent(
+                    settings,
+                    tokens,
+                    config.agent_listen,
+                    option="--agent-listen",
+                    vault=vault,
+                    watch=config.watch,
+                )
+            )
+        yield Running(node, api, listen, agent, agent_listen)
+
+
+def agent_settings(config: NodeConfig, node: Node, api: Address, token: str) -> AgentSettings:
+    """Return what the agent in a node's process is started with: it hands in at the node itself, by ``token``.
+
+    Raises ConfigError where the node has no submit key, no member secret or no member.
+    """
+    assert config.agent_spool is not None
+    if node.submit_key is None or node.member_secret is None:
+        missing = "--submit-key" if node.submit_key is None else "--member-secret"
+        raise ConfigError("the agent cannot sign records without it", where=missing)
+    if node.member_id is None:
+        raise ConfigError("the chain does not know this node's member yet", where="--agent-spool")
+    host = "127.0.0.1" if api.host in {"0.0.0.0", "::", ""} else api.host  # noqa: S104 - compared, not bound
+    return AgentSettings(
+        spool=config.agent_spool,
+        nodes=(f"http://{Address(host, api.port)}",),
+        genesis=node.genesis,
+        member_id=node.member_id,
+        submit_key=node.submit_key,
+        profile=_profile(config, node, node.member_secret),
+        vault=config.data / "vault",
+        token=token,
+        sources=adapter_options(config.sources),
+        times=join_times(config.sources),
+    )
 
 
 def check_data_directory(data: Path) -> None:
@@ -276,15 +335,27 @@ class _Refusals:
         self._last.pop(address, None)
 
 
-async def _serve_api(stack: AsyncExitStack, config: NodeConfig, node: Node, tokens: list[Token]) -> Address:
+def _open_vault(stack: AsyncExitStack, config: NodeConfig, node: Node) -> Vault | None:
+    """Return the party vault, None for a node that takes in no records."""
+    if node.member_secret is None or node.submit_key is None:
+        return None
+    vault = Vault(config.data / "vault", node.member_secret)
+    stack.callback(vault.close)
+    return vault
+
+
+def _profile(config: NodeConfig, node: Node, secret: bytes) -> Profile:
+    """Return what the member says about the calls of its proxy. Raises ConfigError."""
+    energy = energy_profile(config.energy, carbon_basis=node.genesis.parameters.carbon_basis)
+    return Profile(secret, energy=energy, region=config.region)
+
+
+async def _serve_api(
+    stack: AsyncExitStack, config: NodeConfig, node: Node, tokens: Sequence[Token], vault: Vault | None
+) -> Address:
     """Serve people and programs; return where."""
-    secret = node.member_secret
-    vault = Vault(config.data / "vault", secret) if secret is not None and node.submit_key is not None else None
-    if vault is not None:
-        stack.callback(vault.close)
-    profile = None
-    if secret is not None:
-        energy = energy_profile(config.energy, carbon_basis=node.genesis.parameters.carbon_basis)
-        profile = Profile(secret, energy=energy, region=config.region)
-    parts = ApiParts(tokens=tokens, hosts=config.hosts, vault=vault, profile=profile)
+    profile = _profile(config, node, node.member_secret) if node.member_secret is not None else None
+    # An agent in this process asks by the address that is listened at.
+    hosts = config.hosts if config.agent_spool is None else (*config.hosts, config.api.host)
+    parts = ApiParts(tokens=tokens, hosts=hosts, vault=vault, profile=profile)
     return await listen_on(stack, make_app(node, parts), config.api, "--api")

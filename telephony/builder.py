@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ledger.cdr import (
+    CO2_UG_MAX,
+    ENERGY_MJ_MAX,
+    OCTETS_MAX,
     Boundary,
     CallRecord,
     DeviceClass,
@@ -113,7 +116,7 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
     Raises FieldError where a private field is too long.
     """
     warnings = list(call.notes)
-    call = _in_order(call, warnings)
+    call = _in_bounds(_in_order(call, warnings), warnings)
     leg = profile.leg if call.leg is None else call.leg
     private = make_private_part(private_values(call, profile.region), salts)
     sent, received = _directions(call, leg)
@@ -136,7 +139,7 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
         octets_received=received[1],
         quality=None,
         levels=None,
-        energy=compute_energy(call, profile.energy) if profile.energy else None,
+        energy=choose_energy(call, profile.energy, warnings),
     )
     record = add_levels(add_quality(record, call, warnings), call, warnings)
     return Built(record, private, warnings)
@@ -158,6 +161,15 @@ def _in_order(call: SourceCall, warnings: list[str]) -> SourceCall:
         return call
     warnings.append(f"times in steps of {step_ms} ms were out of order: the later ones were moved to the earlier")
     return replace(call, answer_ms=answer_ms, end_ms=end_ms)
+
+
+def _in_bounds(call: SourceCall, warnings: list[str]) -> SourceCall:
+    """Return ``call`` without counters of octets that no record can hold: such counters cost no call."""
+    most = max(call.caller_octets or 0, call.callee_octets or 0)
+    if most <= OCTETS_MAX:
+        return call
+    warnings.append(f"octets left out: {most} are more than a call can have ({OCTETS_MAX})")
+    return replace(call, caller_octets=None, callee_octets=None)
 
 
 def private_values(call: SourceCall, region: str = "") -> dict[str, str]:
@@ -216,6 +228,19 @@ def packets_possible(codec: Codec, duration_ms: int) -> int:
     """Return the most packets a sender of ``codec`` can have sent in ``duration_ms``."""
     packets = -(-duration_ms * 1000 // codec.packet_us)
     return packets + SPARE_PACKETS + packets * SPARE_PPM // 1_000_000
+
+
+def choose_energy(call: SourceCall, profile: EnergyProfile | None, warnings: list[str]) -> Energy | None:
+    """Return energy and CO2 of ``call``; None without a profile, or with a warning where a record cannot hold them."""
+    if profile is None:
+        return None
+    found = compute_energy(call, profile)
+    most_mj = max(found.device_mj, found.network_mj, found.server_mj)
+    if most_mj <= ENERGY_MJ_MAX and found.co2_ug <= CO2_UG_MAX:
+        return found
+    # Only a call of weeks, or years, gets here: its end was never noticed.
+    warnings.append(f"energy left out: {most_mj} mJ and {found.co2_ug} ug of CO2 are more than a record can hold")
+    return None
 
 
 def compute_energy(call: SourceCall, profile: EnergyProfile) -> Energy:

@@ -13,7 +13,7 @@ import typer.main
 
 from node.cli.ledgerctl import app as ledgerctl
 from node.cli.ledgerd import app as ledgerd
-from node.config import ENVIRONMENT_PREFIX, OPTIONS, NodeConfig
+from node.config import ENVIRONMENT_PREFIX, OPTIONS, TABLES, NodeConfig
 from node.founding import DEFAULT_PARAMETERS
 from node.keyfile import TOKEN_ROLES
 
@@ -30,7 +30,7 @@ def test_every_option_has_its_row_and_no_other() -> None:
     assert list(OPTION_ROWS) == list(OPTIONS)
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIONS if name != "energy"])
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in TABLES])
 def test_an_options_flag_and_variable_are_named(name: str) -> None:
     flag, variable, _, meaning = OPTION_ROWS[name]
     assert flag == f"`--{name.replace('_', '-')}`"
@@ -51,7 +51,7 @@ def test_the_defaults_are_those_of_the_program() -> None:
 def test_every_option_is_a_flag_of_ledgerd() -> None:
     command = typer.main.get_command(ledgerd)
     flags = {option for parameter in command.params for option in parameter.opts}
-    assert {f"--{name.replace('_', '-')}" for name in OPTIONS if name != "energy"} - flags == set()
+    assert {f"--{name.replace('_', '-')}" for name in OPTIONS if name not in TABLES} - flags == set()
 
 
 def test_the_parameters_of_a_chain_are_explained_with_their_defaults() -> None:

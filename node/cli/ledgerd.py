@@ -37,6 +37,8 @@ def run(
     tls_certificate: Annotated[Text, typer.Option(help="PEM certificate that peers are served with.")] = None,
     tls_key: Annotated[Text, typer.Option(help="PEM key of that certificate.")] = None,
     allow_plaintext: Annotated[bool | None, typer.Option(help="Peer without TLS beyond loopback.")] = None,
+    agent_spool: Annotated[Text, typer.Option(help="Run an agent in this process too; its own directory.")] = None,
+    agent_listen: Annotated[Text, typer.Option(help="HOST:PORT of that agent. [default: 127.0.0.1:8090]")] = None,
     log_level: Annotated[Text, typer.Option(help="debug | info | warning | error [default: info]")] = None,
     log_format: Annotated[Text, typer.Option(help="auto | text | json [default: auto]")] = None,
     dev: Annotated[bool | None, typer.Option(help="A one-node chain with fresh keys.")] = None,

@@ -114,3 +114,8 @@ def add_up(all_totals: list[dict[str, Any]]) -> dict[str, Any]:
             had["minimum_milli"] = min(had["minimum_milli"], part["minimum_milli"])
     added: dict[str, Any] = {name: sum(totals[name] for totals in all_totals) for name in QUANTITIES}
     return {**added, "mos": [to_readable(mos[key]) for key in sorted(mos)]}
+
+
+def describe_flag(flag: dict[str, Any]) -> str:
+    """Return one line for something suspicious in a record: its name, the field to look at, and what it is."""
+    return f"{flag['name']} ({flag['field']}): {flag['message']}"

@@ -107,15 +107,15 @@ def check_disclosed(
 
     try:
         document = msgspec.json.decode(read_file(file, bytes_max=DISCLOSED_BYTES_MAX))
-        name, value = document["field"], bytes.fromhex(document["value_hex"])
-        if document["value"] != _text(value):
-            raise ValueError("text and bytes differ")
-        field = msgspec.convert([name, bytes.fromhex(document["salt"]), value], PrivateField)
+        parts = [document["field"], bytes.fromhex(document["salt"]), bytes.fromhex(document["value_hex"])]
+        field, said = msgspec.convert(parts, PrivateField), document["value"]
         path, root = [bytes.fromhex(step) for step in document["path"]], bytes.fromhex(commitment)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError):
         raise ConfigError("not a disclosed field", where=file, expected="what vault disclose printed") from None
     check_field(field, path, root)
     text = _text(field.value)
+    if said != text:
+        raise ConfigError("the text is not that of the bytes", where=file, expected="what vault disclose printed")
     # Somebody else wrote it: no escape sequences for this terminal.
     text = text if text.isprintable() else text.encode("unicode_escape").decode()
     print_line(f"{field.name} is what the record was made with: {text}")

@@ -34,14 +34,12 @@ E = TypeVar("E", bound=EncodingError)
 
 def without_values(error: E) -> E:
     """Return an error of the same kind that quotes nothing of a document."""
-    what, where, actual = error.what, error.where, error.actual
+    where, actual = error.where, error.actual
     if not _OWN_WORDS.fullmatch(actual):
         actual = form_of(actual)
-    if _PRIVATE_LOOK.search(what):
-        what = form_of(what)
     if _PRIVATE_LOOK.search(where):
         where = form_of(where)
-    return type(error)(what, where=where, expected=error.expected, actual=actual, hint=error.hint)
+    return type(error)(error.what, where=where, expected=error.expected, actual=actual, hint=error.hint)
 
 
 class DiscreetAdapter:

@@ -34,7 +34,7 @@ from telephony.adapters.mapping import (
     parse_mapping,
     preset_text,
 )
-from telephony.adapters.rows import check_fits, check_names, encode_row, form_of, named_row, read_rows
+from telephony.adapters.rows import check_fits, check_names, encode_row, form_of, named_row, read_rows, split_json_lines
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 CSV_TYPES: Final = frozenset({"text/csv", "text/plain"})
@@ -80,8 +80,8 @@ class MappedAdapter:
     def _rows(self, body: bytes) -> tuple[list[tuple[str, bytes]], bool]:
         if not self.mapping.is_json:
             return [(f"line {line}", row) for line, row in _split_csv(body, self.mapping)], True
-        rows, many = _split_json_lines(body)
-        lines = [number for number, line in enumerate(body.splitlines(), 1) if line.strip()]
+        rows, many = split_json_lines(body)
+        lines = [number for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
         is_by_line = many and len(lines) == len(rows)
         places = [f"line {line}" for line in lines] if is_by_line else [f"entry {n}" for n in range(1, len(rows) + 1)]
         return list(zip(places, rows, strict=True)), many
@@ -224,24 +224,6 @@ def _check_header(header: list[str], mapping: CdrMapping, line: int) -> None:
     if not mapping.columns and call_id.columns and not set(call_id.columns) & set(header):
         expected = f"a column {' or '.join(call_id.columns)}"
         raise EncodingError("not a file of this mapping", where=f"line {line}", expected=expected)
-
-
-def _split_json_lines(body: bytes) -> tuple[list[bytes], bool]:
-    """Return the objects of a JSON array, of one object, or of lines with an object each."""
-    lines = [line for line in body.splitlines() if line.strip()]
-    try:
-        return split_json(body)
-    except EncodingError:
-        if len(lines) < 2 or lines[0].lstrip().startswith(b"["):
-            raise
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(bytes(msgspec.json.decode(line, type=msgspec.Raw)))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            expected = "JSON in each line"
-            raise EncodingError("not JSON", where=f"line {number}", expected=expected, actual=error) from None
-    return rows, True
 
 
 def _call(mapping: CdrMapping, row: object, raw: str) -> SourceCall:

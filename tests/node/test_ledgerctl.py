@@ -502,6 +502,19 @@ def test_events_are_one_line_each() -> None:
     assert describe_event({}) == "?      "
 
 
+def test_a_record_is_shown_with_what_is_suspicious_in_it(ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag = {"name": "one-way-media", "field": "packets_sent", "value": 0, "bound": "> 0", "message": "One side: look"}
+    answer = {"tx_id": "ab" * 32, "record": {"packets_sent": 0}, "flags": [flag]}
+    paths = []
+    monkeypatch.setattr(Client, "get", lambda _self, path: paths.append(path) or json.loads(json.dumps(answer)))
+    arguments = ("show", "record", "ab" * 32 + "/0")
+    lines = ctl(*arguments).out.splitlines()
+    assert lines[-2:] == ["", "one-way-media (packets_sent): One side: look"]
+    assert not any("items" in line for line in lines)
+    assert json.loads(ctl(*arguments, "--json", "--distance-km", "5000").out) == answer
+    assert paths == [f"/v1/records/{arguments[2]}", f"/v1/records/{arguments[2]}?distance_km=5000"]
+
+
 def test_values_are_shown_on_one_line() -> None:
     assert [shown(value) for value in (None, True, False, 3, [1, "a"], [{}, {}], "x" * 99, "a\nb")] == [
         "-", "yes", "no", "3", "1, a", "2 items", "x" * 77 + "...", "a\\nb",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ledger.cdr import CallRecord, Leg, call_commitment
 from ledger.codec import decode, decode_each
 from ledger.crypto import PrivateKey, hash_of
 from ledger.entries import KeyEntry
-from ledger.errors import LedgerError, RuleViolation
+from ledger.errors import LedgerError, RuleViolation, UnusableTransaction
 from ledger.genesis import Candidate, Delegation, Genesis, GenesisMember, MemberKey, Parameters, Role, chain_id_of
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from ledger.transaction import Transaction, tx_id_of
@@ -86,6 +86,8 @@ class World:
     """Nodes that do not answer."""
     refuse: Callable[[CallRecord], bool] = lambda _: False
     """What the nodes' rules refuse beside the real ones."""
+    items_max: int = 10_000
+    """What the nodes take in a transaction."""
     ledger_ms: int = NOW_MS
     stored: dict[str, dict[bytes, CheckedTransaction]] = field(default_factory=lambda: {node: {} for node in NODES})
     raws: dict[bytes, bytes] = field(default_factory=dict)
@@ -97,6 +99,8 @@ class World:
     height: int = 0
     statuses: list[int] = field(default_factory=list)
     """Of the next answers, instead of what they would be; 0: none comes, though the node did as it was asked."""
+    requests: Counter[str] = field(default_factory=Counter)
+    """How many came, by method."""
     faults: Faults = field(default_factory=Faults)
 
     def pass_time(self, seconds: int) -> None:
@@ -126,6 +130,7 @@ class World:
 
     async def ask(self, method: str, url: str, body: bytes | None) -> Answer:
         self.faults.point()
+        self.requests[method] += 1
         parts = urlsplit(url)
         node = f"{parts.scheme}://{parts.netloc}"
         if node in self.down:
@@ -154,8 +159,6 @@ class World:
         return {"status": 201}
 
     def _check(self, raw: bytes) -> CheckedTransaction:
-        from ledger.errors import UnusableTransaction
-
         tx = check_transaction(
             raw,
             chain_id=chain_id_of(GENESIS),
@@ -165,6 +168,8 @@ class World:
         for index, record in enumerate(decode_each(decode(raw, Transaction).items, CallRecord)):
             if self.refuse(record):
                 raise RuleViolation("not here", rule="test", where=f"items[{index}].sip_code")
+        if len(decode(raw, Transaction).items) > self.items_max:
+            raise UnusableTransaction("more than a member's share of a block", where="items")
         envelope, now_ms = tx.envelope, self.ledger_ms
         if envelope.expires_ms <= now_ms:
             raise UnusableTransaction("expired", where="envelope.expires_ms", expected=f"> {now_ms}")
@@ -191,23 +196,16 @@ class World:
         return {"head": point, "final": point, "now_ms": self.ledger_ms, "promises": promises}
 
 
-class FaultySpool(Spool):
-    faults = Faults()
-
-    def advance(self, position: Any) -> None:
-        self.faults.point()
-        super().advance(position)
-        self.faults.point()
-
-
 class FaultyVault(Vault):
+    """A vault with a point before and behind each commit."""
+
     faults = Faults()
 
     @contextmanager
     def transaction(self, *arguments: Any, **more: Any) -> Iterator[Any]:
-        self.faults.point()
         with super().transaction(*arguments, **more) as db:
             yield db
+            self.faults.point()
         self.faults.point()
 
 
@@ -223,14 +221,19 @@ class Parts:
         options: dict[str, Any] | None = None,
     ) -> None:
         self.world = world
-        FaultySpool.faults = FaultyVault.faults = Faults()
-        self.spool = FaultySpool(world.directory, reserve_bytes=0)
-        self.vault = FaultyVault(world.directory / "vault", SECRET)
-        self.outbox, self.waiting = Outbox(self.vault), Waiting(self.vault)
-        self.dead = DeadLetters(world.directory)
-        FaultySpool.faults = FaultyVault.faults = world.faults
-        id_ = spool_id(world.directory)
-        resume(self.spool, self.outbox, id_)
+        FaultyVault.faults = world.faults
+        with ExitStack() as stack:
+            self.spool = Spool(world.directory, reserve_bytes=0)
+            stack.callback(self.spool.close)
+            self.vault = FaultyVault(world.directory / "vault", SECRET)
+            stack.callback(self.vault.close)
+            self.outbox, self.waiting = Outbox(self.vault), Waiting(self.vault)
+            self.dead = DeadLetters(world.directory)
+            stack.callback(self.dead.close)
+            self.dead.compact()
+            id_ = spool_id(world.directory)
+            resume(self.spool, self.outbox, id_)
+            self.close = stack.pop_all().close
         clock = LedgerClock(wall_ms=lambda: world.wall_ms, steady_ms=lambda: world.steady_ms)
         self.clock = clock
         if is_told:
@@ -264,9 +267,7 @@ class Parts:
         )
 
     def bury(self, dead: Sequence[Dead]) -> None:
-        self.world.faults.point()
         self.dead.add([dead_letter(d.document, kind=d.kind, stage=d.stage, reason=d.reason, time_ms=0) for d in dead])
-        self.world.faults.point()
 
     @property
     def backlog(self) -> int:
@@ -299,11 +300,6 @@ class Parts:
             if self.backlog == 0:
                 return
         raise AssertionError(f"{self.backlog} are not final after {steps} steps")
-
-    def close(self) -> None:
-        self.dead.close()
-        self.vault.close()
-        self.spool.close()
 
 
 @contextmanager

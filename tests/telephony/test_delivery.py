@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from ledger.cdr import CallRecord
+from ledger.codec import decode
+from ledger.transaction import Transaction
 from telephony import building
 from telephony.outbox import LIFETIME_MS
-from tests.telephony.agent_kit import NODES, NOW_MS, Crash, Faults, World, cdr, opened, spooled, tx_ids_in
+from tests.telephony.agent_kit import NODES, NOW_MS, World, cdr, opened, spooled, tx_ids_in
 
 DAY_S = 86_400
 
@@ -128,6 +130,67 @@ async def test_another_node_is_asked_when_one_is_gone(tmp_path: Path) -> None:
     assert sum(world.counted.values()) == 1
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503, 507])
+async def test_a_node_that_is_not_able_to_take_them_costs_no_record(tmp_path: Path, status: int) -> None:
+    """Nor one that answers them with a page of some proxy in between: they are handed in elsewhere, or later."""
+    world = World(tmp_path, statuses=[status] * 3, down={NODES[1]})
+    with opened(world) as parts:
+        spooled(parts.spool, cdr(1))
+        await parts.settle()
+        assert (len(parts.dead), parts.delivery.counters.resigned) == (0, 0)
+    assert sum(world.counted.values()) == 1
+
+
+async def test_a_transaction_too_large_for_the_nodes_is_signed_anew_in_halves(tmp_path: Path) -> None:
+    world = World(tmp_path, items_max=3)
+    with opened(world) as parts:
+        spooled(parts.spool, *map(cdr, range(10)))
+        await parts.settle()
+        assert len(parts.dead) == 0
+    assert sorted(world.counted.values()) == [1] * 10
+    assert max(len(decode(raw, Transaction).items) for raw in world.raws.values()) == 3
+
+
+async def test_records_that_grew_too_old_on_the_way_are_dead_letters_and_the_others_go_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with opened(world) as parts:
+        hours_ms = 3_600_000
+        spooled(parts.spool, cdr(1, end_ms=NOW_MS - 23 * hours_ms), cdr(2), cdr(3, end_ms=NOW_MS - 22 * hours_ms))
+        parts.builder.turn()
+        world.pass_time(5 * 3600)
+        await parts.settle()
+        assert [(letter.stage, json.loads(letter.data)["call_id"]) for letter in parts.dead] == [
+            ("delivery", "call-1"),
+            ("delivery", "call-3"),
+        ]
+        assert parts.delivery.counters.resigned == 1
+    assert list(world.counted.values()) == [1]
+
+
+async def test_what_is_too_early_for_a_node_is_handed_in_later_as_it_is(tmp_path: Path) -> None:
+    """The node that told the time went ahead of this one."""
+    world = World(tmp_path)
+    with opened(world) as parts:
+        spooled(parts.spool, cdr(1))
+        parts.builder.turn()
+        before = tx_ids_in(parts.outbox)
+        world.ledger_ms -= 20_000
+        await parts.settle()
+        assert (list(world.final), parts.delivery.counters.resigned) == (before, 0)
+
+
+async def test_many_transactions_are_handed_in_and_followed_with_few_requests(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with opened(world) as parts:
+        for number in range(70):
+            spooled(parts.spool, cdr(number))
+            parts.builder.turn()
+        world.requests.clear()
+        await parts.step()
+        assert (len(world.final), parts.backlog) == (70, 0)
+    assert world.requests == {"POST": 3, "GET": 2}
+
+
 async def test_records_that_another_agent_was_first_with_are_counted_as_void(tmp_path: Path) -> None:
     world = World(tmp_path / "one")
     other = World(tmp_path / "two")
@@ -196,42 +259,3 @@ async def test_a_call_that_ends_a_little_in_the_future_waits_for_its_time(tmp_pa
         await parts.settle()
         assert len(parts.dead) == 0
     assert sum(world.counted.values()) == 1
-
-
-async def story(world: World) -> None:
-    """Hand in, be refused, lose an answer, expire: with every step that a kill may come between."""
-    with opened(world) as parts:
-        if parts.spool.end.sequence == 1:
-            spooled(parts.spool, *(cdr(n, sip_code="603" if n == 3 else "486") for n in range(6)), cdr(7, end_time="x"))
-        world.faults.count = 0
-        await parts.step()
-        if world.height < 2:
-            world.pass_time(LIFETIME_MS // 1000)
-        await parts.settle()
-
-
-async def killed_at(directory: Path, at: int) -> tuple[World, bool]:
-    """Run the story with a kill at the n-th point, then without; return the world and whether it came to the kill."""
-    world = World(directory, refuse=lambda record: record.sip_code == 603, statuses=[200, 0], faults=Faults(at))
-    is_killed = False
-    try:
-        await story(world)
-    except Crash:
-        is_killed = True
-    world.faults.at = 0
-    await story(world)
-    return world, is_killed
-
-
-async def test_killed_at_any_step_each_call_is_on_the_ledger_once(tmp_path: Path) -> None:
-    at = 0
-    while True:
-        at += 1
-        world, is_killed = await killed_at(tmp_path / str(at), at)
-        assert sorted(world.counted.values()) == [1] * 5, at
-        with opened(world) as parts:
-            assert sorted(stage for stage, _ in parts.reasons()) == ["building", "delivery"], at
-            assert parts.backlog == 0
-        if not is_killed:
-            break
-    assert at > 20

@@ -49,7 +49,8 @@ def times_of(text: str, folder: Path) -> JoinTimes:
     """Return the times that a configuration file sets."""
     file = folder / "agent.toml"
     file.write_text(text)
-    return join_times(load_agent_config({}, {}, file))
+    config = load_agent_config({}, {}, file)
+    return join_times(config.sources, config.join_keep_s)
 
 
 def rows(adapter: Kind, name: str) -> list[bytes]:

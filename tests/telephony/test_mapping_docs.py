@@ -6,15 +6,19 @@ import re
 import shlex
 import sys
 import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from node.agent import adapter_options
 from node.cli.agent import main
 from telephony.adapters import mapping
 from telephony.adapters.cucm import CucmCdrAdapter
 from telephony.adapters.mapped import MappedAdapter
 from telephony.adapters.registry import Adapters
+from telephony.watching import parse_watch
 
 ROOT = Path(__file__).parents[2]
 MAPPING = (ROOT / "docs" / "mapping.md").read_text()
@@ -30,8 +34,8 @@ def documented(document: str) -> set[str]:
 
 def blocks(document: str, language: str) -> list[str]:
     """Return the fenced blocks of one language, as far left as they go."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", document, flags=re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, text in found]
+    found = re.findall(r"^( *)```([\w-]*)\n(.*?)^ *```$", document, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", text, flags=re.MULTILINE) for indent, name, text in found if name == language]
 
 
 @pytest.mark.parametrize(
@@ -72,16 +76,21 @@ def test_the_example_of_five_minutes():
     assert (busy.answer_ms, busy.sip_code, busy.qualities) == (0, 486, ())
 
 
+def sources_of(text: str) -> dict[str, Mapping[str, object]]:
+    """Return the adapters' options in a configuration."""
+    return adapter_options(tomllib.loads(text).get("sources", {}))
+
+
 def test_configurations_in_the_documents_are_right(tmp_path):
-    """Each block with sources makes adapters; a file it names is put in its place."""
+    """Each block with sources makes adapters, each watch is for one of them; a file it names is put in its place."""
     (tmp_path / "our-pbx.toml").write_text(blocks(MAPPING, "toml")[0])
-    tried = 0
-    for text in (*blocks(MAPPING, "toml"), *blocks(CUCM, "toml")):
-        sources = tomllib.loads(text.replace("/etc/ledger-agent", str(tmp_path))).get("sources")
-        if sources:
-            Adapters(sources)
-            tried += 1
-    assert tried == 3
+    sources, watches = 0, []
+    for block in (*blocks(MAPPING, "toml"), *blocks(CUCM, "toml")):
+        text = block.replace("/etc/ledger-agent", str(tmp_path))
+        sources += bool(sources_of(text) and Adapters(sources_of(text)))
+        watches += [parse_watch(name, table) for name, table in tomllib.loads(text).get("watch", {}).items()]
+    assert (sources, [watch.source for watch in watches]) == (3, ["cucm-cdr", "cucm-cmr"])
+    assert [sum(fnmatch(file.name, watch.pattern) for file in FILES) for watch in watches] == [1, 1]
 
 
 def commands(document: str) -> list[list[str]]:
@@ -108,7 +117,7 @@ def test_the_posts_in_the_documents_are_taken(tmp_path, document):
     """What curl sends, by its own words: a path that there is, a type that it takes, rows that it reads."""
     (tmp_path / "our-pbx.toml").write_text(blocks(MAPPING, "toml")[0])
     text = "".join(block for block in blocks(document, "toml") if block.startswith("[sources"))
-    adapters = Adapters(tomllib.loads(text.replace("/etc/ledger-agent", str(tmp_path)))["sources"]).by_name
+    adapters = Adapters(sources_of(text.replace("/etc/ledger-agent", str(tmp_path)))).by_name
     files = {"@sample.csv": blocks(MAPPING, "")[0].encode(), "@cdr_Cluster1_01_202611211506_17": FILES[0].read_bytes()}
     posts = [words for words in commands(document) if words[0] == "curl"]
     assert posts

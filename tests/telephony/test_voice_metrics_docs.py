@@ -25,8 +25,8 @@ RTPENGINE, REPORT, XR = (
 
 def blocks(language: str, text: str = DOCUMENT) -> list[str]:
     """Return the fenced blocks of a language, without the indentation of the list that they are in."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+    found = re.findall(r"^( *)```([\w-]*)\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, name, block in found if name == language]
 
 
 def named(section: str) -> set[str]:
@@ -91,7 +91,7 @@ def test_the_objects_in_the_document_say_the_same():
 def test_the_configurations_in_the_document_are_right(tmp_path):
     waits, sources = blocks("toml")
     (tmp_path / "agent.toml").write_text(waits)
-    times = join_times(load_agent_config({}, {}, tmp_path / "agent.toml"))
+    times = join_times(load_agent_config({}, {}, tmp_path / "agent.toml").sources)
     assert (times.wait_of("kamailio"), times.wait_of("cucm-cdr")) == (30_000, 120_000)
     Adapters(tomllib.loads(sources)["sources"])
 
