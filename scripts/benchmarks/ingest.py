@@ -155,6 +155,7 @@ class Bench:
                 "ms",
                 target=20,
                 at_most=True,
+                note=f"{bare.single.p99_ms:.1f} ms at the bare server",
             ),
         ]
 
