@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 import shutil
 import time
@@ -24,6 +25,7 @@ from tests.integration.test_agent import TOKEN, FakeNode, configure, serving, un
 from tests.telephony.adapters.test_asterisk import CUSTOM_COLUMNS
 from tests.telephony.adapters.test_freeswitch import url_encoded
 from tests.telephony.agent_kit import World
+from tests.telephony.test_joined_calls import ANSWER, CALL_ID, CDR, LINES, PHONE
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "telephony" / "fixtures"
@@ -193,6 +195,34 @@ CASES = {
             ),
         ),
         [(200, 1494, 6027, 4300), (200, 1934, 4018, None), (486, 365, 0, None)],
+    ),
+    "kamailio by transaction": Case(
+        (Post("kamailio-acc", "application/json", b"[%b]" % b",".join(reversed(LINES))),),
+        [
+            (200, 307, 6208, None),
+            (200, 308, 6206, None),
+            (486, 308, 0, None),
+            (487, 608, 0, None),
+            (200, 307, 3206, None),
+        ],
+    ),
+    "rtpengine": Case(
+        (Post("rtpengine", "application/json", ANSWER), Post("kamailio", "application/json", CDR)),
+        [(200, 307, 6207, 4400)],
+        {"kamailio": {"join_wait_s": 1}},
+    ),
+    "a phone's report": Case(
+        (Post("vq-report", "application/vq-rtcpxr", PHONE), Post("kamailio", "application/json", CDR)),
+        [(200, 307, 6207, 4000)],
+        {"kamailio": {"join_wait_s": 1}},
+    ),
+    "RTCP XR": Case(
+        (
+            Post("rtcp-xr", "application/json", json.dumps({"call-id": CALL_ID, "mos_lq": 38}).encode()),
+            Post("kamailio", "application/json", CDR),
+        ),
+        [(200, 307, 6207, 3800)],
+        {"kamailio": {"join_wait_s": 1}},
     ),
 }
 
