@@ -298,6 +298,16 @@ def test_opensips_posts_what_the_adapter_takes():
     assert media_type in adapter.media_types
 
 
+def test_what_could_not_be_posted_stays_json_in_the_file():
+    """event_flatstore puts a blank where a value has its delimiter; JSON has no tab that is not escaped."""
+    (delimiter,) = re.findall(r'"event_flatstore", "delimiter", "([^"]+)"', OPENSIPS)
+    (folder,) = re.findall(r'"flatstore:(/[^"]+)/unsent', OPENSIPS)
+    assert delimiter == r"\t"
+    assert [table["watch"]["opensips-unsent"]["directory"] for table in tables(OPENSIPS) if "watch" in table] == [
+        folder
+    ]
+
+
 def test_every_field_of_opensips_is_documented(looked_for):
     calls(make_opensips({}), b"\n".join(json.dumps(event).encode() for event in EVENTS))
     names = {name.removeprefix("params.") for name in looked_for}

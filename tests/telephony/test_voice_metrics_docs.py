@@ -91,7 +91,8 @@ def test_the_objects_in_the_document_say_the_same():
 def test_the_configurations_in_the_document_are_right(tmp_path):
     waits, sources = blocks("toml")
     (tmp_path / "agent.toml").write_text(waits)
-    times = join_times(load_agent_config({}, {}, tmp_path / "agent.toml").sources)
+    config = load_agent_config({}, {}, tmp_path / "agent.toml")
+    times = join_times(config.sources, config.join_keep_s)
     assert (times.wait_of("kamailio"), times.wait_of("cucm-cdr")) == (30_000, 120_000)
     Adapters(tomllib.loads(sources)["sources"])
 
