@@ -8,6 +8,7 @@ Pure but for ``fresh_salts``. Quantities are integers with the unit last in the 
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -29,6 +30,7 @@ from ledger.commitment import PRIVATE_FIELDS, PrivatePart, make_private_part, pa
 from ledger.errors import ConfigError
 from ledger.models import carbon, energy
 from ledger.models.tables import CODECS, NETWORK_FACTORS, Codec
+from telephony.adapters.rows import form_of
 from telephony.numbers import party_of
 from telephony.quality import add_levels, add_quality
 from telephony.source import SourceCall
@@ -39,6 +41,9 @@ PACKET_US_DEFAULT: Final = 20_000
 SPARE_PACKETS: Final = 2
 SPARE_PPM: Final = 200
 """How far a sender's clock may run fast: more packets than that in the call's time contradict the packet time."""
+
+_CODEC_NAME: Final = re.compile(r"(?!.*[0-9]{5})[A-Za-z][A-Za-z0-9.+_-]{0,19}", re.ASCII)
+"""What encoding names look like (RFC 4855), and no number or URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,9 @@ def choose_codec(call: SourceCall, warnings: list[str]) -> int:
         return 0
     rows = [codec for codec in CODECS.values() if codec.name.lower() == call.codec.lower()]
     if not rows:
-        warnings.append(f"codec {call.codec} is not in the registry: recorded as unknown")
+        # In a column that slipped stands a number, and warnings go to others.
+        name = call.codec if _CODEC_NAME.fullmatch(call.codec) else form_of(call.codec)
+        warnings.append(f"codec {name} is not in the registry: recorded as unknown")
         return 0
     rows.sort(key=lambda codec: (codec.concealment == "plc", codec.packet_us != PACKET_US_DEFAULT, codec.row))
     octets = {

@@ -154,10 +154,10 @@ def add_quality(call: SourceCall, parts: Sequence[SourcePart]) -> SourceCall:
 def best_qualities(found: Iterable[SourceQuality]) -> tuple[SourceQuality, ...]:
     """Return the best-founded figures of each observer, in the observers' order.
 
-    Better are, in this order: a mean whose MOS, round trip, jitter and loss are all known; a known number of
-    reports; counts of the receiver; a method that rests on more inputs (G.107, the endpoint's own RFC 3611,
-    rtpengine, FreeSWITCH, an outside tool); more reports; known extremes. Beyond that the larger figures win, which
-    is no judgement, only an order that does not depend on who came first.
+    Better are, in this order: a known number of reports, without which figures may be of a stretch of the call; a mean
+    whose MOS, round trip, jitter and loss are all known; counts of the receiver; a method that rests on more inputs
+    (G.107, the endpoint's own RFC 3611, rtpengine, FreeSWITCH, an outside tool); more reports; known extremes. Beyond
+    that the larger figures win, which is no judgement, only an order that does not depend on who came first.
     """
     best: dict[Observer, SourceQuality] = {}
     for quality in found:
@@ -176,8 +176,8 @@ def best_levels(found: Iterable[Levels | None]) -> Levels | None:
 def _quality_rank(quality: SourceQuality) -> tuple[object, ...]:
     mean = quality.average
     return (
-        None not in (mean.rtt_us, mean.jitter_us, mean.loss_ppm),
         quality.samples is not None,
+        None not in (mean.rtt_us, mean.jitter_us, mean.loss_ppm),
         quality.packets_expected > 0,
         _METHOD_RANK[quality.method],
         quality.samples or 0,

@@ -76,9 +76,9 @@ class Found(NamedTuple):
 
 def layout_of(adapter: Adapter, begin: bytes) -> Layout:
     """Return how the platform's files are cut; ``begin`` is how this one begins, for JSON comes in several ways."""
-    inner = adapter.inner if isinstance(adapter, DiscreetAdapter) else adapter
-    if isinstance(inner, MappedAdapter) and not inner.mapping.is_json:
-        mapping = inner.mapping
+    itself = adapter.itself if isinstance(adapter, DiscreetAdapter) else adapter
+    if isinstance(itself, MappedAdapter) and not itself.mapping.is_json:
+        mapping = itself.mapping
         return Layout(Shape.CSV, int(mapping.header) + mapping.skip_lines, mapping.quoting)
     if adapter.kind in {Kind.CUCM_CDR, Kind.CUCM_CMR}:
         return Layout(Shape.CSV, 1)

@@ -34,7 +34,7 @@ from telephony.adapters.mapping import (
     parse_mapping,
     preset_text,
 )
-from telephony.adapters.rows import check_fits, check_names, encode_row, form_of, named_row, read_rows
+from telephony.adapters.rows import check_fits, check_names, encode_row, form_of, named_row, read_rows, split_json_lines
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 CSV_TYPES: Final = frozenset({"text/csv", "text/plain"})
@@ -66,7 +66,7 @@ class MappedAdapter:
     def split(self, body: bytes, _media_type: str, /) -> tuple[list[bytes], bool]:
         """Return the rows of a file: each with the mapping's name, and with the names of its columns."""
         mapping = self.mapping
-        rows, many = _split_json_lines(body) if mapping.is_json else (_split_csv(body, mapping), True)
+        rows, many = split_json_lines(body) if mapping.is_json else (_split_csv(body, mapping), True)
         check_count(len(rows))
         name = encode_row(mapping.name)
         return [b"[%b,%b]" % (name, row) for row in rows], many
@@ -206,24 +206,6 @@ def _check_header(header: list[str], mapping: CdrMapping, line: int) -> None:
     if not mapping.columns and call_id.columns and not set(call_id.columns) & set(header):
         expected = f"a column {' or '.join(call_id.columns)}"
         raise EncodingError("not a file of this mapping", where=f"line {line}", expected=expected)
-
-
-def _split_json_lines(body: bytes) -> tuple[list[bytes], bool]:
-    """Return the objects of a JSON array, of one object, or of lines with an object each."""
-    lines = [line for line in body.splitlines() if line.strip()]
-    try:
-        return split_json(body)
-    except EncodingError:
-        if len(lines) < 2 or lines[0].lstrip().startswith(b"["):
-            raise
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(bytes(msgspec.json.decode(line, type=msgspec.Raw)))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            expected = "JSON in each line"
-            raise EncodingError("not JSON", where=f"line {number}", expected=expected, actual=error) from None
-    return rows, True
 
 
 def _call(mapping: CdrMapping, row: object, raw: str) -> SourceCall:

@@ -16,7 +16,7 @@ from tests.integration.test_demo import left_running
 
 ROOT = Path(__file__).parents[2]
 DAY = [sys.executable, str(ROOT / "scripts" / "day_main.py")]
-RECORDS = 60_000
+RECORDS = 40_000
 """As many as the ordinary suite has time for."""
 DAY_RECORDS = 170_000
 IS_FULL = "LEDGERD_FULL_DAY" in os.environ

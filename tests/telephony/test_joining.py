@@ -197,6 +197,7 @@ def test_report_of_another_call(bad, where):
         (quality(samples=1, method=QualityMethod.RFC3611), quality(samples=9, method=QualityMethod.RTPENGINE_10)),
         (quality(samples=9, method=QualityMethod.RTPENGINE_10), quality(samples=1, method=QualityMethod.RTPENGINE_13)),
         (quality(samples=1, method=QualityMethod.G107), quality(samples=9, method=QualityMethod.RFC3611)),
+        (quality(samples=1, average=reading(rtt_us=None)), quality(samples=None)),
         (quality(samples=4), quality(samples=3, lowest=reading())),
         (quality(lowest=reading(mos_milli=1000)), quality(average=reading(mos_milli=5000))),
     ],

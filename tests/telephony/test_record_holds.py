@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ledger.cdr import (
@@ -25,6 +25,7 @@ from ledger.cdr import (
     Service,
 )
 from ledger.codec import decode, encode
+from ledger.errors import EncodingError
 from ledger.models.energy import DEVICE_POWER_MW
 from ledger.models.tables import CODECS, NETWORK_FACTORS
 from ledger.rules.flags import RATABLE_PACKETS, flags_of
@@ -37,6 +38,7 @@ from telephony.adapters.vq_report import make_vq_report
 from telephony.builder import Built, EnergyProfile, Profile, build_record
 from telephony.joining import merge_call
 from telephony.source import PartRole, Source, SourceCall, SourcePart, SourceQuality, SourceReading, join_of
+from tests.telephony.adapters.fuzzing import damaged
 from tests.telephony.adapters.test_asterisk import CUSTOM_COLUMNS
 from tests.telephony.adapters.test_rtcp_xr import VALUES
 from tests.telephony.test_builder import KEY, RUN, SALTS, energy_profile, recorded
@@ -149,6 +151,21 @@ def test_every_fixture_and_every_adapter_is_tried() -> None:
     assert files - {"README.md"} == set(READ_BY) - {"rtcp-xr"}
     tried = {adapter.name for _, adapter in CASES}
     assert {make({}).name for name, make in registry.MAKERS.items() if name != "mapped"} <= tried
+
+
+@pytest.mark.parametrize(("name", "adapter"), CASES, ids=[f"{name} {adapter.name}" for name, adapter in CASES])
+@settings(max_examples=15)
+@given(st.data())
+def test_damaged_fixture(name: str, adapter: Adapter, data: st.DataObject) -> None:
+    """What an adapter still reads of damaged documents becomes a record that holds, with what it has of quality."""
+    documents = [document for body in bodies_of(name, adapter) for document in adapter.split(body, "")[0]]
+    try:
+        source = adapter.parse(data.draw(damaged(documents)))
+    except EncodingError:
+        return
+    if isinstance(source, SourcePart):
+        source = replace(LONG_CALL, qualities=source.qualities, levels=source.levels)
+    holds(build_record(source, Profile(KEY, energy=energy_profile()), SALTS))
 
 
 # -- calls made up -----------------------------------------------------------------------------------------------------
