@@ -8,17 +8,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from ledger.errors import ConfigError
 from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_config
 from node.config import Address
-from telephony.agent import Agent, AgentSettings
-from telephony.agent_http import Metrics
-from telephony.builder import Profile
-from tests.telephony.agent_kit import GENESIS, KEY, MEMBER, SECRET
+from telephony.watching import parse_watch
 
-DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "agent.md").read_text()
+DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCUMENT = (DOCS / "agent.md").read_text()
 
 
 def test_a_flag_beats_the_environment_that_beats_the_file(tmp_path: Path) -> None:
@@ -67,25 +64,22 @@ def test_every_option_is_in_the_document() -> None:
     )
 
 
-async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
-    settings = AgentSettings(
-        tmp_path / "spool", ("http://a",), GENESIS, MEMBER, KEY, Profile(SECRET), tmp_path / "vault"
-    )
-    agent = Agent(settings)
-    registry = CollectorRegistry()
-    registry.register(Metrics(agent))
-    names = set(re.findall(r"^(ledger_agent_\w+)[ {]", generate_latest(registry).decode(), re.MULTILINE))
-    await agent.stop()
-    assert names == set(re.findall(r"^\| `(ledger_agent_\w+)", DOCUMENT, re.MULTILINE))
-
-
-def test_the_unit_and_the_file_in_the_document_can_be_used(tmp_path: Path) -> None:
-    (toml,) = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+def test_the_file_in_the_document_can_be_used(tmp_path: Path) -> None:
+    toml, *_ = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
     (tmp_path / "agent.toml").write_text(toml)
-    assert load_agent_config({}, {}, tmp_path / "agent.toml").to == tuple(tomllib.loads(toml)["to"])
-    (text,) = re.findall(r"```ini\n(.*?)```", DOCUMENT, re.DOTALL)
+    found, shown = load_agent_config({}, {}, tmp_path / "agent.toml"), tomllib.loads(toml)
+    assert (found.to, found.watch) == (tuple(shown["to"]), shown["watch"])
+    assert [parse_watch(name, table).name for name, table in found.watch.items()] == list(shown["watch"])
+
+
+def test_the_unit_and_what_is_added_to_it_can_be_read() -> None:
+    """What systemd itself says of the unit is asked where there is one."""
+    text = (DOCS / "systemd" / "ledger-agent.service").read_text()
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.read_string(text)
     assert unit.sections() == ["Unit", "Service", "Install"]
     variables = re.findall(r"^Environment=LEDGER_AGENT_(\w+)=", text, re.MULTILINE)
     assert {name.lower() for name in variables} <= set(OPTIONS)
+    (added,) = re.findall(r"```ini\n(.*?)```", DOCUMENT, re.DOTALL)
+    unit.read_string(added)
+    assert unit.sections() == ["Unit", "Service", "Install"]
