@@ -331,19 +331,27 @@ def _settings(config: AgentConfig) -> AgentSettings:
 
 def join_times(sources: Mapping[str, Mapping[str, Any]], keep_s: int = KEEP_MS // 1000) -> JoinTimes:
     """Return how long documents wait, by ``[sources.NAME]`` tables. Raises ConfigError naming the source."""
+    tables = [(name, f"sources.{name}", table) for name, table in sources.items()]
+    # Each mapping is a source of its own, with a table of its own.
+    tables += [(name, f"sources.mapped.{name}", table) for name, table in sources.get("mapped", {}).items()]
     waits = {
-        name: _count(table["join_wait_s"], f"sources.{name}.join_wait_s") * 1000
-        for name, table in sources.items()
-        if "join_wait_s" in table
+        name: _count(table["join_wait_s"], f"{where}.join_wait_s") * 1000
+        for name, where, table in tables
+        if isinstance(table, Mapping) and "join_wait_s" in table
     }
     return JoinTimes(keep_s * 1000, waits)
 
 
-def adapter_options(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def adapter_options(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """Return what of ``[sources.NAME]`` tables is for the adapters."""
+    return {name: _without_wait(table) for name, table in sources.items()}
+
+
+def _without_wait(table: Mapping[str, Any]) -> Mapping[str, Any]:
     return {
-        name: {option: value for option, value in table.items() if option != "join_wait_s"}
-        for name, table in sources.items()
+        name: _without_wait(value) if isinstance(value, Mapping) else value
+        for name, value in table.items()
+        if name != "join_wait_s"
     }
 
 
@@ -371,11 +379,14 @@ def _member_of(config: AgentConfig, genesis: Genesis, key_id: bytes) -> str:
 
 def _node_token(config: AgentConfig) -> str:
     """Return the token for the nodes, empty where none is given. Raises ConfigError."""
-    if config.token_file is None:
-        return ""
-    where = f"--token-file {config.token_file}"
+    return read_token(config.token_file) if config.token_file is not None else ""
+
+
+def read_token(path: Path) -> str:
+    """Return the bearer token in a file. Raises ConfigError."""
+    where = f"--token-file {path}"
     try:
-        token = config.token_file.read_text("ascii").strip()
+        token = path.read_text("ascii").strip()
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=where) from None
     except UnicodeDecodeError:

@@ -54,6 +54,8 @@ IDLE_S: Final = 1.0
 """How often it is looked whether a document that waits is due."""
 RETRY_LOOK_S: Final = 1.0
 """How often the dead letters are looked at for some to be sent again."""
+RETAIN_S: Final = 3_600.0
+"""How often it is looked whether a month's time in the vault is over."""
 ANSWER_S: Final = 30.0
 """A node that takes longer has not answered."""
 CONNECT_S: Final = 5.0
@@ -134,6 +136,7 @@ class Agent:
             if vault is None:
                 vault = Vault(settings.vault, settings.profile.record_key)
                 stack.callback(vault.close)
+            self._vault = vault
             self._outbox, self._waiting = Outbox(vault), Waiting(vault)
             try:
                 id_ = spool_id(settings.spool)
@@ -152,7 +155,7 @@ class Agent:
     def _set_up(self, id_: bytes) -> None:
         """Make what builds and what delivers."""
         settings, genesis = self._settings, self._settings.genesis
-        clock = LedgerClock(wall_ms=now_ms, steady_ms=steady_ms)
+        self._clock = clock = LedgerClock(wall_ms=now_ms, steady_ms=steady_ms)
         signer = Signer(
             settings.submit_key,
             member_id=settings.member_id,
@@ -199,6 +202,7 @@ class Agent:
             asyncio.create_task(self._build(), name="builder"),
             asyncio.create_task(self._delivery.run(), name="delivery"),
             asyncio.create_task(self._send_again(), name="retries"),
+            asyncio.create_task(self._retain(), name="retention"),
         ]
         for task in self._tasks:
             task.add_done_callback(self._note_end)
@@ -261,6 +265,24 @@ class Agent:
         if self._builder.failed_to_advance is not None:
             self._log.error("the cursor cannot be written", error=self._builder.failed_to_advance.sentence())
         return is_anything
+
+    # -- what is kept no longer --------------------------------------------------------------------------------------
+
+    async def _retain(self) -> None:
+        """Keep to the vault's retention policy."""
+        while True:
+            try:
+                await asyncio.to_thread(self._forget_what_is_over)
+            except StoreError as error:
+                self._log.error("what is over cannot be forgotten now", error=error.sentence())
+            await asyncio.sleep(RETAIN_S if self._clock.is_confirmed else IDLE_S)
+
+    def _forget_what_is_over(self) -> None:
+        # There is no way back: neither a wrong clock here nor a node with a wrong one decides it alone.
+        if not self._clock.is_confirmed:
+            return
+        for month in self._vault.erasure.apply_retention(min(self._clock.now_ms(), now_ms())):
+            self._log.info("a month is forgotten", month=month.what, records=month.records, held=month.held)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

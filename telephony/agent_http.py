@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
@@ -107,6 +107,7 @@ class AgentApp:
         self._adapters = {f"{INGEST_PATH}{name}".encode(): adapter for name, adapter in agent.adapters.by_name.items()}
         self._door = Door(tokens)
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._registry.register(Metrics(agent, watches))
         self._pages = {b"/healthz": self._health, b"/metrics": self._metrics}
 

@@ -8,11 +8,15 @@ Pure but for ``fresh_salts``. Quantities are integers with the unit last in the 
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from ledger.cdr import (
+    CO2_UG_MAX,
+    ENERGY_MJ_MAX,
+    OCTETS_MAX,
     Boundary,
     CallRecord,
     DeviceClass,
@@ -26,6 +30,7 @@ from ledger.commitment import PRIVATE_FIELDS, PrivatePart, make_private_part, pa
 from ledger.errors import ConfigError
 from ledger.models import carbon, energy
 from ledger.models.tables import CODECS, NETWORK_FACTORS, Codec
+from telephony.adapters.rows import form_of
 from telephony.numbers import party_of
 from telephony.quality import add_levels, add_quality
 from telephony.source import SourceCall
@@ -36,6 +41,9 @@ PACKET_US_DEFAULT: Final = 20_000
 SPARE_PACKETS: Final = 2
 SPARE_PPM: Final = 200
 """How far a sender's clock may run fast: more packets than that in the call's time contradict the packet time."""
+
+_CODEC_NAME: Final = re.compile(r"(?!.*[0-9]{5})[A-Za-z][A-Za-z0-9.+_-]{0,19}", re.ASCII)
+"""What encoding names look like (RFC 4855), and no number or URI."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,7 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
     Raises FieldError where a private field is too long.
     """
     warnings = list(call.notes)
-    call = _in_order(call, warnings)
+    call = _in_bounds(_in_order(call, warnings), warnings)
     leg = profile.leg if call.leg is None else call.leg
     private = make_private_part(private_values(call, profile.region), salts)
     sent, received = _directions(call, leg)
@@ -136,7 +144,7 @@ def build_record(call: SourceCall, profile: Profile, salts: list[bytes]) -> Buil
         octets_received=received[1],
         quality=None,
         levels=None,
-        energy=compute_energy(call, profile.energy) if profile.energy else None,
+        energy=choose_energy(call, profile.energy, warnings),
     )
     record = add_levels(add_quality(record, call, warnings), call, warnings)
     return Built(record, private, warnings)
@@ -158,6 +166,15 @@ def _in_order(call: SourceCall, warnings: list[str]) -> SourceCall:
         return call
     warnings.append(f"times in steps of {step_ms} ms were out of order: the later ones were moved to the earlier")
     return replace(call, answer_ms=answer_ms, end_ms=end_ms)
+
+
+def _in_bounds(call: SourceCall, warnings: list[str]) -> SourceCall:
+    """Return ``call`` without counters of octets that no record can hold: such counters cost no call."""
+    most = max(call.caller_octets or 0, call.callee_octets or 0)
+    if most <= OCTETS_MAX:
+        return call
+    warnings.append(f"octets left out: {most} are more than a call can have ({OCTETS_MAX})")
+    return replace(call, caller_octets=None, callee_octets=None)
 
 
 def private_values(call: SourceCall, region: str = "") -> dict[str, str]:
@@ -190,7 +207,9 @@ def choose_codec(call: SourceCall, warnings: list[str]) -> int:
         return 0
     rows = [codec for codec in CODECS.values() if codec.name.lower() == call.codec.lower()]
     if not rows:
-        warnings.append(f"codec {call.codec} is not in the registry: recorded as unknown")
+        # In a column that slipped stands a number, and warnings go to others.
+        name = call.codec if _CODEC_NAME.fullmatch(call.codec) else form_of(call.codec)
+        warnings.append(f"codec {name} is not in the registry: recorded as unknown")
         return 0
     rows.sort(key=lambda codec: (codec.concealment == "plc", codec.packet_us != PACKET_US_DEFAULT, codec.row))
     octets = {
@@ -216,6 +235,19 @@ def packets_possible(codec: Codec, duration_ms: int) -> int:
     """Return the most packets a sender of ``codec`` can have sent in ``duration_ms``."""
     packets = -(-duration_ms * 1000 // codec.packet_us)
     return packets + SPARE_PACKETS + packets * SPARE_PPM // 1_000_000
+
+
+def choose_energy(call: SourceCall, profile: EnergyProfile | None, warnings: list[str]) -> Energy | None:
+    """Return energy and CO2 of ``call``; None without a profile, or with a warning where a record cannot hold them."""
+    if profile is None:
+        return None
+    found = compute_energy(call, profile)
+    most_mj = max(found.device_mj, found.network_mj, found.server_mj)
+    if most_mj <= ENERGY_MJ_MAX and found.co2_ug <= CO2_UG_MAX:
+        return found
+    # Only a call of weeks, or years, gets here: its end was never noticed.
+    warnings.append(f"energy left out: {most_mj} mJ and {found.co2_ug} ug of CO2 are more than a record can hold")
+    return None
 
 
 def compute_energy(call: SourceCall, profile: EnergyProfile) -> Energy:

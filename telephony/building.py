@@ -202,8 +202,10 @@ class Builder:
         if self._outbox.records >= AHEAD_RECORDS_MAX:
             return False
         turn = _Turn(self._clock.now_ms())
-        candidates = self._take_due(turn)
         batch = self._spool.read(self._position, count_max=BATCH_DOCUMENTS, bytes_max=BATCH_BYTES)
+        # A report that came in time may stand behind a backlog: what is due is what was when this batch began to come.
+        due_ms = min(turn.now_ms, batch.frames[0].time_ms) if batch.frames else turn.now_ms
+        candidates = self._take_due(turn, due_ms)
         if batch.end == self._position and not (candidates or turn.is_anything):
             return False
         self.oldest_ms = batch.frames[0].time_ms if batch.frames else None
@@ -268,15 +270,15 @@ class Builder:
         call = source if isinstance(source, SourceCall) else source.call
         return taken_ms + self._times.wait_of(call.platform if call is not None else source.platform)
 
-    def _take_due(self, turn: _Turn) -> list[_Candidate]:
-        """Return the calls that have waited long enough."""
+    def _take_due(self, turn: _Turn, due_ms: int) -> list[_Candidate]:
+        """Return the calls that have waited long enough at ``due_ms``."""
         found = []
-        for waiters in self._waiting.due(turn.now_ms, CALLS_DUE):
+        for waiters in self._waiting.due(due_ms, CALLS_DUE):
             sources = [(waiter, self._parse(waiter, turn)) for waiter in waiters]
             gathered = gather(
                 [(waiter, source) for waiter, source in sources if source is not None],
                 times=self._times,
-                now_ms=turn.now_ms,
+                now_ms=due_ms,
             )
             for waiter, reason in gathered.dead:
                 turn.bury([waiter], reason)

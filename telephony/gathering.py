@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from ledger.errors import FieldError
-from telephony.joining import add_quality, merge_call
-from telephony.source import Source, SourceCall, SourcePart
+from telephony.joining import add_quality, is_of_dialog, merge_call
+from telephony.source import PartRole, Source, SourceCall, SourcePart
 from telephony.waiting import Role, Waiter
 
 KEEP_MS: Final = 24 * 3_600_000
@@ -63,57 +63,116 @@ def role_of(source: Source) -> Role:
     return Role(int(source.role)) if isinstance(source, SourcePart) else Role.WHOLE
 
 
+class _Whole(NamedTuple):
+    """A call that is whole."""
+
+    call: SourceCall
+    parts: list[Waiter]
+    due_ms: int
+    """When it goes on."""
+
+
 def gather(found: Sequence[tuple[Waiter, Source]], *, times: JoinTimes, now_ms: int) -> Gathered:
-    """Return what becomes of ``found``, all that waits of one call."""
+    """Return what becomes of ``found``, all that waits of one key."""
     result = Gathered()
-    reports = [(waiter, source) for waiter, source in found if role_of(source) is Role.QUALITY]
-    ready: list[tuple[SourceCall, list[Waiter]]] = []
+    wholes = [
+        _Whole(source, [waiter], waiter.taken_ms + times.wait_of(source.platform))
+        for waiter, source in found
+        if isinstance(source, SourceCall)
+    ]
+    wholes += _merge(found, result, times, now_ms)
+    added: dict[int, list[SourcePart]] = {index: [] for index in range(len(wholes))}
+    used: dict[int, list[Waiter]] = {index: [] for index in range(len(wholes))}
+    unused = []
     for waiter, source in found:
-        if isinstance(source, SourceCall):
-            due_ms = waiter.taken_ms + times.wait_of(source.platform)
-            if due_ms <= now_ms:
-                ready.append((source, [waiter]))
-            else:
-                result.postponed.append((waiter.number, due_ms))
-    ready += _merge(found, result, times, now_ms)
-    is_waiting = bool(result.postponed)
-    used = [waiter for waiter, _ in reports] if ready and not is_waiting else []
-    for bare, waiters in ready:
-        parts = [source for _, source in reports if isinstance(source, SourcePart)]
-        try:
-            result.calls.append(Joined(add_quality(bare, parts), bare, [*waiters, *used]))
-        except FieldError as error:
-            # A call is not lost for a bad report.
-            result.calls.append(Joined(bare, bare, waiters))
-            result.dead += [(waiter, error.sentence()) for waiter in used]
-        used = []
-    if not ready or is_waiting:
-        _keep([waiter for waiter, _ in reports], NO_CALL, result, times, now_ms)
+        if isinstance(source, SourceCall) or source.role is not PartRole.QUALITY:
+            continue
+        its = _calls_of(source, wholes)
+        for index in its:
+            added[index].append(source)
+        last = max(its, key=lambda index: wholes[index].due_ms, default=None)
+        if last is None or wholes[last].due_ms > now_ms:
+            unused.append(waiter)
+        else:
+            used[last].append(waiter)
+    for index, (bare, parts, due_ms) in enumerate(wholes):
+        if due_ms > now_ms:
+            result.postponed += [(waiter.number, due_ms) for waiter in parts]
+        else:
+            result.calls.append(Joined(add_quality(bare, added[index]), bare, [*parts, *used[index]]))
+    _keep(unused, NO_CALL, result, times, now_ms)
     return result
 
 
-def _merge(
-    found: Sequence[tuple[Waiter, Source]], result: Gathered, times: JoinTimes, now_ms: int
-) -> list[tuple[SourceCall, list[Waiter]]]:
-    """Return the call that a begin and an end make, where both are there and have waited long enough."""
+def _calls_of(report: SourcePart, wholes: Sequence[_Whole]) -> list[int]:
+    """Return the indexes of the calls that a report is of; of those that fit, the answered ones, if any."""
+    fitting = [index for index, whole in enumerate(wholes) if is_of_dialog(whole.call, report)]
+    return [index for index in fitting if wholes[index].call.answer_ms] or fitting
+
+
+def _merge(found: Sequence[tuple[Waiter, Source]], result: Gathered, times: JoinTimes, now_ms: int) -> list[_Whole]:
+    """Return the calls that begins and ends make; what has no counterpart waits on.
+
+    Of several ends of one dialog, as where both sides hung up at once, the earliest counts.
+    """
     begins, ends = (
-        [(waiter, source) for waiter, source in found if isinstance(source, SourcePart) and role_of(source) is role]
-        for role in (Role.BEGIN, Role.END)
+        sorted(
+            (
+                (waiter, source)
+                for waiter, source in found
+                if isinstance(source, SourcePart) and source.role is role and source.call is not None
+            ),
+            key=_moment,
+        )
+        for role in (PartRole.BEGIN, PartRole.END)
     )
-    if not (begins and ends):
-        _keep([waiter for waiter, _ in [*begins, *ends]], NO_REST, result, times, now_ms)
-        return []
-    (begin, first), (end, last) = begins[0], ends[0]
-    result.dead += [(waiter, ANOTHER) for waiter, _ in [*begins[1:], *ends[1:]]]
-    due_ms = max(begin.taken_ms, end.taken_ms) + times.wait_of(first.platform)
-    if due_ms > now_ms:
-        result.postponed += [(begin.number, due_ms), (end.number, due_ms)]
-        return []
-    try:
-        return [(merge_call(first, last), [begin, end])]
-    except FieldError as error:
-        result.dead += [(begin, error.sentence()), (end, error.sentence())]
-        return []
+    wholes: list[_Whole] = []
+    taken: set[int] = set()
+    dialogs: list[SourceCall] = []
+    for begin, first in begins:
+        mates = [(end, last) for end, last in ends if end.number not in taken and _is_of(first, last)]
+        if any(is_of_dialog(dialog, first) for dialog in dialogs):
+            result.dead.append((begin, ANOTHER))
+        elif not mates:
+            _keep([begin], NO_REST, result, times, now_ms)
+        else:
+            taken.update(end.number for end, _ in mates)
+            whole = _merge_first(begin, first, mates, result, times)
+            if whole is not None:
+                wholes.append(whole)
+                dialogs.append(whole.call)
+    _keep([end for end, _ in ends if end.number not in taken], NO_REST, result, times, now_ms)
+    return wholes
+
+
+def _merge_first(
+    begin: Waiter, first: SourcePart, mates: Sequence[tuple[Waiter, SourcePart]], result: Gathered, times: JoinTimes
+) -> _Whole | None:
+    """Return the call that a beginning and the first end that does not contradict it make; None where all do."""
+    whole, reason = None, ""
+    for end, last in mates:
+        if whole is not None:
+            result.dead.append((end, ANOTHER))
+            continue
+        try:
+            due_ms = max(begin.taken_ms, end.taken_ms) + times.wait_of(first.platform)
+            whole = _Whole(merge_call(first, last), [begin, end], due_ms)
+        except FieldError as error:
+            reason = error.sentence()
+            result.dead.append((end, reason))
+    if whole is None:
+        result.dead.append((begin, reason))
+    return whole
+
+
+def _is_of(begin: SourcePart, end: SourcePart) -> bool:
+    return begin.call is not None and is_of_dialog(begin.call, end)
+
+
+def _moment(part: tuple[Waiter, SourcePart]) -> tuple[int, int, bytes]:
+    """Order parts by what they say, never by when they came."""
+    call = part[1].call
+    return (call.end_ms, call.setup_ms, part[0].document) if call is not None else (0, 0, part[0].document)
 
 
 def _keep(waiters: Sequence[Waiter], reason: str, result: Gathered, times: JoinTimes, now_ms: int) -> None:

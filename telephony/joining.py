@@ -21,7 +21,15 @@ import msgspec
 from ledger.cdr import Levels, Observer, QualityMethod, ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import FieldError
-from telephony.source import PartRole, SourceCall, SourcePart, SourceQuality, SourceReading, join_of
+from telephony.source import (
+    PartRole,
+    SourceCall,
+    SourcePart,
+    SourceQuality,
+    SourceReading,
+    join_of,
+    qualities_for,
+)
 
 RAW_LEFT_OUT: Final = "not all documents of the call fit into its raw record: the longest reports were left out"
 
@@ -91,13 +99,27 @@ def merge_call(begin: SourcePart, end: SourcePart) -> SourceCall:
     return _checked_times(call)
 
 
+def is_of_dialog(call: SourceCall, part: SourcePart) -> bool:
+    """Tell whether ``part`` can be of ``call``: its key, its tags where both have them, and its leg where it has one.
+
+    One Call-ID may have several dialogs: those of a forked or forwarded call, or the legs of a transfer.
+    """
+    if join_of(call) != part.join or (part.of_leg and part.of_leg not in call.legs):
+        return False
+    if part.call is None:
+        return True
+    straight = _alike((call.from_tag, part.call.from_tag), (call.to_tag, part.call.to_tag))
+    crossed = _alike((call.from_tag, part.call.to_tag), (call.to_tag, part.call.from_tag))
+    return straight is not None or crossed is not None
+
+
 def add_quality(call: SourceCall, parts: Sequence[SourcePart]) -> SourceCall:
     """Return ``call`` with what reports of its quality add.
 
     Of each observer the best-founded figures stand (``best_qualities``), of the levels the fullest
     (``best_levels``), of codec and counters those of most packets: they only grow during a call. The reports'
     documents go into ``raw``, as many as there is room for, the shortest first.
-    Raises FieldError for a part that is no report, or of another call or dialog.
+    Raises FieldError for a part that is no report, or of another call, dialog or leg (``is_of_dialog``).
     """
     if not parts:
         return call
@@ -107,8 +129,10 @@ def add_quality(call: SourceCall, parts: Sequence[SourcePart]) -> SourceCall:
         if part.role is not PartRole.QUALITY:
             raise FieldError("not a report", where="role", expected="QUALITY", actual=part.role.name)
         _check_join(join_of(call), part.join)
+        if part.of_leg and part.of_leg not in call.legs:
+            raise FieldError("of another leg", where="of_leg", expected="a leg of the call")
         turned = part.call and _turned_to(call, part.call)
-        qualities += part.qualities if turned is None else _turned_like(turned, part)
+        qualities += qualities_for(call, part) if turned is None else _turned_like(turned, part)
         if turned is not None:
             media.append(_media(turned))
     codec, caller_packets, caller_octets, callee_packets, callee_octets = max(media, key=_media_rank)
@@ -130,10 +154,10 @@ def add_quality(call: SourceCall, parts: Sequence[SourcePart]) -> SourceCall:
 def best_qualities(found: Iterable[SourceQuality]) -> tuple[SourceQuality, ...]:
     """Return the best-founded figures of each observer, in the observers' order.
 
-    Better are, in this order: a mean whose MOS, round trip, jitter and loss are all known; a known number of
-    reports; counts of the receiver; a method that rests on more inputs (G.107, the endpoint's own RFC 3611,
-    rtpengine, FreeSWITCH, an outside tool); more reports; known extremes. Beyond that the larger figures win, which
-    is no judgement, only an order that does not depend on who came first.
+    Better are, in this order: a known number of reports, without which figures may be of a stretch of the call; a mean
+    whose MOS, round trip, jitter and loss are all known; counts of the receiver; a method that rests on more inputs
+    (G.107, the endpoint's own RFC 3611, rtpengine, FreeSWITCH, an outside tool); more reports; known extremes. Beyond
+    that the larger figures win, which is no judgement, only an order that does not depend on who came first.
     """
     best: dict[Observer, SourceQuality] = {}
     for quality in found:
@@ -152,8 +176,8 @@ def best_levels(found: Iterable[Levels | None]) -> Levels | None:
 def _quality_rank(quality: SourceQuality) -> tuple[object, ...]:
     mean = quality.average
     return (
-        None not in (mean.rtt_us, mean.jitter_us, mean.loss_ppm),
         quality.samples is not None,
+        None not in (mean.rtt_us, mean.jitter_us, mean.loss_ppm),
         quality.packets_expected > 0,
         _METHOD_RANK[quality.method],
         quality.samples or 0,

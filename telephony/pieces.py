@@ -17,6 +17,7 @@ import msgspec
 
 from ledger.errors import EncodingError, LedgerError
 from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter, Kind
+from telephony.adapters.discreet import DiscreetAdapter
 from telephony.adapters.mapped import MappedAdapter
 
 PIECE_ROWS: Final = 100
@@ -75,8 +76,9 @@ class Found(NamedTuple):
 
 def layout_of(adapter: Adapter, begin: bytes) -> Layout:
     """Return how the platform's files are cut; ``begin`` is how this one begins, for JSON comes in several ways."""
-    if isinstance(adapter, MappedAdapter) and not adapter.mapping.is_json:
-        mapping = adapter.mapping
+    itself = adapter.itself if isinstance(adapter, DiscreetAdapter) else adapter
+    if isinstance(itself, MappedAdapter) and not itself.mapping.is_json:
+        mapping = itself.mapping
         return Layout(Shape.CSV, int(mapping.header) + mapping.skip_lines, mapping.quoting)
     if adapter.kind in {Kind.CUCM_CDR, Kind.CUCM_CMR}:
         return Layout(Shape.CSV, 1)

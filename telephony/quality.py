@@ -13,13 +13,14 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from ledger.cdr import CallRecord, Leg, Levels, MosKind, Observer, Quality, QualityMethod, Reading
+from ledger.cdr import CallRecord, Leg, Levels, MosKind, Observer, Quality, QualityMethod, Reading, talk_ms
 from ledger.codec import decode, encode
 from ledger.errors import EncodingError
 from ledger.models.rounding import divide_half_up
 from ledger.models.tables import CODECS
 from ledger.rules import levels, voice_quality
 from ledger.rules.base import RuleContext, Violation
+from ledger.rules.flags import RATABLE_MS, RATABLE_PACKETS
 from ledger.rules.voice_methods import EMODELS, Emodel
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
@@ -179,6 +180,13 @@ def _computed(found: SourceQuality, record: CallRecord) -> Quality | _Refused:
         name = CODECS[record.codec].name if record.codec in CODECS else str(record.codec)
         return _Refused(f"no MOS was reported, and codec {name} has no confirmed values to compute one with")
     lost, expected, one_way_us = found.packets_lost, found.packets_expected, found.one_way_us
+    talked_ms = talk_ms(record)
+    if one_way_us is not None and (0 < expected < RATABLE_PACKETS or talked_ms < RATABLE_MS):
+        return _Refused(
+            f"no MOS was reported, and {expected} packets in {talked_ms} ms of talk are too few to compute one from "
+            "(at "
+            f"least {RATABLE_PACKETS} in {RATABLE_MS} ms)"
+        )
     if one_way_us is None or not expected:
         return _Refused("no MOS was reported, and without packets expected and one-way delay none can be computed")
     ie_milli, bpl_milli = model.impairments[record.codec]

@@ -33,6 +33,10 @@ _SCHEMA: Final = (
     "CREATE INDEX IF NOT EXISTS waiting_due ON waiting (due_ms)",
 )
 
+PARTS_MAX: Final = 1_000
+"""Documents of one call that are looked at together: a report every ten seconds for almost three hours. It bounds what
+somebody can make an agent hold in memory who sends reports of one Call-ID for ever."""
+
 
 class Role(IntEnum):
     """What a document is to its call; from 1 on as ``telephony.source.PartRole``."""
@@ -96,13 +100,17 @@ class Waiting:
         return None if due_ms is None else int(due_ms)
 
     def due(self, now_ms: int, limit: int) -> list[list[Waiter]]:
-        """Return calls of which something is due, each with all its documents that wait, at most about ``limit``."""
+        """Return calls of which something is due, at most ``limit``, each with its documents that wait.
+
+        Of a call with more than PARTS_MAX documents those that are due come first, then calls, their beginnings and
+        ends, and reports.
+        """
         with self._vault.reading() as db:
             query = "SELECT DISTINCT call FROM waiting WHERE due_ms <= ? AND body IS NOT NULL LIMIT ?"
             calls = [row[0] for row in db.execute(query, (now_ms, limit))]
             query = """SELECT number, call, role, kind, taken_ms, document, body FROM waiting
-                WHERE call = ? AND body IS NOT NULL ORDER BY number"""
-            found = [db.execute(query, (call,)).fetchall() for call in calls]
+                WHERE call = ? AND body IS NOT NULL ORDER BY due_ms > ?, role, number LIMIT ?"""
+            found = [db.execute(query, (call, now_ms, PARTS_MAX)).fetchall() for call in calls]
         return [
             [
                 Waiter(number, call, Role(role), kind, taken_ms, self._vault.unseal(body, document))

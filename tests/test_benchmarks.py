@@ -28,6 +28,14 @@ KEYS = {
     "audit_records_per_s",
     "idle_cpu_percent",
     "rss_growth_mb",
+    "agent_durable_records_per_s",
+    "agent_single_posts_per_s",
+    "agent_p99_ms",
+    "replay_records_per_s",
+    "agent_rss_mb",
+    "rules_us_per_record",
+    "ceiling_fsync_per_s",
+    "ceiling_bare_posts_per_s",
     "ceiling_p256_verify_per_s",
     "ceiling_sha256_per_s",
     "ceiling_msgspec_decode_per_s",
@@ -115,7 +123,9 @@ def test_a_network_on_virtual_time_finds_how_soon_blocks_are_final(
 def test_every_key_is_measured_by_a_part_and_explained() -> None:
     sources = [(ROOT / "scripts" / "benchmarks" / f"{module}.py").read_text() for module, _ in PARTS.values()]
     measured = {
-        key for source in sources for key in re.findall(r'"(\w+_(?:per_s|p99|percent|slots|mb)(?:_\d+)?)"', source)
+        key
+        for source in sources
+        for key in re.findall(r'"(\w+_(?:per_s|p99|p99_ms|us_per_record|percent|slots|mb)(?:_\d+)?)"', source)
     }
     assert measured == KEYS
     document = (ROOT / "docs" / "benchmarks.md").read_text()

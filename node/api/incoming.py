@@ -57,6 +57,23 @@ def incoming_of_json(document: object, *, node: Backend, content_hash: ContentHa
 
     Raises FieldError, RuleViolation or UnusableTransaction.
     """
+    try:
+        record, private = _parts_of_json(document)
+    except EncodingError as error:
+        raise without_values(error) from None
+    if private is not None and (commitment := party_commitment(private)) != record.party_commitment:
+        raise FieldError(
+            "not the commitment of the private part that came with it",
+            where="record.party_commitment",
+            expected=commitment,
+            actual=record.party_commitment,
+        )
+    item = encode(record)
+    return _checked(record, item, private, content_hash(b"record/" + item), (), node, now_ms)
+
+
+def _parts_of_json(document: object) -> tuple[CallRecord, PrivatePart | None]:
+    """Return the record and the private part in a document. Raises FieldError."""
     if not isinstance(document, dict):
         raise FieldError("wrong type", where="body", expected="an object", actual=type(document).__name__)
     for name in document:
@@ -71,19 +88,8 @@ def incoming_of_json(document: object, *, node: Backend, content_hash: ContentHa
         raise FieldError(
             error.what, where=where, expected=error.expected, actual=error.actual, hint=error.hint
         ) from None
-    private = None
-    if document.get("private") is not None:
-        private = private_of_json(document["private"])
-        commitment = party_commitment(private)
-        if commitment != record.party_commitment:
-            raise FieldError(
-                "not the commitment of the private part that came with it",
-                where="record.party_commitment",
-                expected=commitment,
-                actual=record.party_commitment,
-            )
-    item = encode(record)
-    return _checked(record, item, private, content_hash(b"record/" + item), (), node, now_ms)
+    private = document.get("private")
+    return record, private_of_json(private) if private is not None else None
 
 
 def incoming_of_cdr(

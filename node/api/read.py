@@ -14,6 +14,7 @@ from ledger.codec import decode
 from ledger.errors import EncodingError
 from ledger.genesis import genesis_to_json
 from ledger.readable import to_readable
+from ledger.rules.flags import DISTANCE_KM_MAX, flags_of
 from node.api import views
 from node.api.incoming import private_to_json
 from node.api.parts import CONTEXT
@@ -55,11 +56,12 @@ async def get_promises(request: web.Request) -> web.Response:
 
 
 async def get_record(request: web.Request) -> web.Response:
-    """Return a record with its promise; its private part to whoever holds a token with role private."""
+    """Return a record with its promise and flags; its private part to whoever holds a token with role private."""
     context = request.app[CONTEXT]
     node = context.node
     roles = context.tokens.roles_of(request)
     tx_id, index = record_address(request)
+    distance = distance_km(request)
     _, transaction = views.find_transaction(node, tx_id)
     record = decode(views.record_item(transaction, index), CallRecord)
     member_id = transaction.envelope.member_id
@@ -71,6 +73,7 @@ async def get_record(request: web.Request) -> web.Response:
         "record_key": record_key.hex(),
         "promise": views.promise_view(node, tx_id, index),
         "record": to_readable(record),
+        "flags": [flag._asdict() for flag in flags_of(record, distance_km=distance)],
     }
     if roles is not None and "private" in roles and member_id == node.member_id and context.writer is not None:
         private = await context.writer.look(record_key)
@@ -142,6 +145,16 @@ def record_address(request: web.Request) -> tuple[bytes, int]:
     if not (text.isascii() and text.isdigit() and len(text) <= 4 and str(int(text)) == text):
         raise NotFound("not such an address", where="index", expected="0 to 999", actual=text)
     return tx_id, int(text)
+
+
+def distance_km(request: web.Request) -> int | None:
+    """Return the distance between the two ends in ``?distance_km=``, None where there is none. Raises EncodingError."""
+    text = request.query.get("distance_km")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) <= DISTANCE_KM_MAX):
+        raise EncodingError("not a distance", where="distance_km", expected=f"0 to {DISTANCE_KM_MAX}", actual=text)
+    return int(text)
 
 
 def first_height(request: web.Request) -> int:

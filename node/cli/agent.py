@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +21,9 @@ from node.cli.mapping import map_app
 from node.cli.vault import app as vault_app
 
 if TYPE_CHECKING:
+    from node.agent import AgentConfig
     from telephony.dead_letters import DeadLetters
+    from telephony.spool import Spool
 
 app = typer.Typer(
     add_completion=False,
@@ -73,6 +77,61 @@ def run(
     options = load_agent_config(flags, os.environ, config)
     set_up_logs(options.log_level, options.log_format)
     raise typer.Exit(run_agent(options))
+
+
+@app.command()
+def feed(
+    source: Annotated[str, typer.Argument(metavar="NAME", help="Whose records they are: kamailio, asterisk, ...")],
+    config: Annotated[Path | None, typer.Option(help="The agent's TOML file: its spool, and options of NAME.")] = None,
+    url: Annotated[str, typer.Option(help="http://HOST:PORT of an agent that runs.")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="With --url: file with a token of its ingest tokens.")] = None,
+    spool: Annotated[Text, typer.Option(help="Without --url: the spool of an agent that does not run.")] = None,
+) -> None:
+    """Hand over the records on standard input. Status 0: all are on the agent's disk; else it says how many are not."""
+    from node.agent import adapter_options, load_agent_config, read_token
+    from node.cli.output import print_line
+    from telephony.adapters.registry import Adapters
+    from telephony.feeding import AgentConnection, SpoolSink, UrlSink, error_of
+    from telephony.feeding import feed as feed_all
+
+    if url and spool:
+        raise ConfigError("which?", where="--url", expected="either --url or --spool")
+    options = load_agent_config({"spool": spool}, os.environ, config)
+    by_name = Adapters(adapter_options(options.sources)).by_name
+    if source not in by_name:
+        raise ConfigError("no such platform", where="NAME", expected=", ".join(sorted(by_name)), actual=source)
+    adapter = by_name[source]
+
+    def read(size: int) -> bytes:
+        return os.read(sys.stdin.fileno(), size)
+
+    if url:
+        connection = AgentConnection(url, source, read_token(token_file) if token_file else "")
+        outcome = feed_all(adapter, read, UrlSink(adapter, connection))
+        connection.close()
+    else:
+        with _open_spool(options) as (opened, letters):
+            outcome = feed_all(adapter, read, SpoolSink(adapter, opened, letters, now_ms=_now_ms))
+    for fault in outcome.faults:
+        print(_one_line(fault), file=sys.stderr)  # noqa: T201 - for the person who has the file
+    error = error_of(outcome)
+    if error is not None:
+        raise error
+    print_line(f"{outcome.kept:,} on disk")
+
+
+@contextmanager
+def _open_spool(options: AgentConfig) -> Iterator[tuple[Spool, DeadLetters]]:
+    """Open a spool that no agent has open. Raises StoreLocked where one runs, another StoreError."""
+    from telephony.dead_letters import DeadLetters
+    from telephony.spool import Spool
+
+    with ExitStack() as stack:
+        opened = Spool(options.spool, reserve_bytes=options.reserve_mib * 1024 * 1024)
+        stack.callback(opened.close)
+        letters = DeadLetters(options.spool)
+        stack.callback(letters.close)
+        yield opened, letters
 
 
 @dead_app.command("list")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ledger.cdr import MosKind, QualityMethod
+from ledger.models.explain import method_name as spelled
 from ledger.readable import to_readable
 
 QUANTITIES = ("records", "void", "talk_ms", "octets", "device_mj", "network_mj", "server_mj", "co2_ug")
@@ -90,7 +91,7 @@ def _energy(totals: dict[str, Any]) -> list[str]:
 def method_name(mos: dict[str, Any]) -> str:
     """Return method and kind of a MOS, as ``rtpengine-10 CQ``."""
     try:
-        return f"{QualityMethod(mos['method']).name.lower().replace('_', '-')} {MosKind(mos['kind']).name}"
+        return f"{spelled(QualityMethod(mos['method']))} {MosKind(mos['kind']).name}"
     except ValueError:
         return f"method {mos['method']} kind {mos['kind']}"
 
@@ -113,3 +114,8 @@ def add_up(all_totals: list[dict[str, Any]]) -> dict[str, Any]:
             had["minimum_milli"] = min(had["minimum_milli"], part["minimum_milli"])
     added: dict[str, Any] = {name: sum(totals[name] for totals in all_totals) for name in QUANTITIES}
     return {**added, "mos": [to_readable(mos[key]) for key in sorted(mos)]}
+
+
+def describe_flag(flag: dict[str, Any]) -> str:
+    """Return one line for something suspicious in a record: its name, the field to look at, and what it is."""
+    return f"{flag['name']} ({flag['field']}): {flag['message']}"

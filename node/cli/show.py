@@ -114,19 +114,30 @@ def tx(
 @show_app.command()
 def record(
     place: Annotated[str, typer.Argument(help="TXID/INDEX.")],
+    distance_km: Annotated[
+        int | None, typer.Option(min=0, help="Between the two ends, where you know both sites: flags delays too short.")
+    ] = None,
     url: Url = "http://127.0.0.1:8080",
     token: Token = "",
     token_file: TokenFile = "",
     as_json: Json = False,
 ) -> None:
-    """Show a record and how far it is; with a token of role private, also the private part of one's own."""
-    from node.cli.lines import with_moments
-    from node.cli.output import print_facts
+    """Show a record, how far it is, and what is suspicious in it; with a token of role private, one's private part.
+
+    Flags refuse nothing: each is possible, and says where to look first when two carriers' figures differ.
+    """
+    from node.cli.lines import describe_flag, with_moments
+    from node.cli.output import print_facts, print_line
     from node.cli.submit import read_token
 
     path = f"/v1/records/{parse_place(place)}"
+    if distance_km is not None:
+        path += f"?distance_km={distance_km}"
     if answer := _ask(url, path, as_json=as_json, token=read_token(token, token_file)):
+        flags = answer.pop("flags", [])
         print_facts({"": with_moments(answer)})
+        for flag in flags:
+            print_line(f"\n{describe_flag(flag)}")
 
 
 show_app.command()(members.producers)

@@ -107,15 +107,15 @@ def check_disclosed(
 
     try:
         document = msgspec.json.decode(read_file(file, bytes_max=DISCLOSED_BYTES_MAX))
-        name, value = document["field"], bytes.fromhex(document["value_hex"])
-        if document["value"] != _text(value):
-            raise ValueError("text and bytes differ")
-        field = msgspec.convert([name, bytes.fromhex(document["salt"]), value], PrivateField)
+        parts = [document["field"], bytes.fromhex(document["salt"]), bytes.fromhex(document["value_hex"])]
+        field, said = msgspec.convert(parts, PrivateField), document["value"]
         path, root = [bytes.fromhex(step) for step in document["path"]], bytes.fromhex(commitment)
     except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError):
         raise ConfigError("not a disclosed field", where=file, expected="what vault disclose printed") from None
     check_field(field, path, root)
     text = _text(field.value)
+    if said != text:
+        raise ConfigError("the text is not that of the bytes", where=file, expected="what vault disclose printed")
     # Somebody else wrote it: no escape sequences for this terminal.
     text = text if text.isprintable() else text.encode("unicode_escape").decode()
     print_line(f"{field.name} is what the record was made with: {text}")
@@ -131,11 +131,10 @@ def find(
     """List the records that a subject is in: record key and month."""
     from node.cli.output import print_rows
 
+    party = _party(subject, region)
     with _opened(vault, member_secret) as opened:
-        found = opened.records_of(_party(subject, region))
-    print_rows(
-        [{"record_key": key.hex(), "period": period} for key, period in found], empty="no record of this subject"
-    )
+        found = opened.records_of(party)
+    print_rows([{"record_key": key.hex(), "period": period} for key, period in found], empty=_nobody(party, region))
 
 
 @app.command()
@@ -152,9 +151,12 @@ def shred(
 
     if bool(subject) == bool(period):
         raise ConfigError("which?", where="--subject or --period", expected="one of the two")
+    party = _party(subject, region) if subject else ""
     with _opened(vault, member_secret) as opened:
-        if subject:
-            done = opened.erasure.shred_subject(_party(subject, region), reason=reason, now_ms=_now_ms())
+        if party and not opened.records_of(party):
+            raise ConfigError(_nobody(party, region), where="--subject", hint="Nothing was forgotten")
+        if party:
+            done = opened.erasure.shred_subject(party, reason=reason, now_ms=_now_ms())
         else:
             done = opened.erasure.shred_period(period, reason=reason, now_ms=_now_ms())
     print_line(_sentence(done))
@@ -330,6 +332,14 @@ def _party(text: str, region: str) -> str:
     return party
 
 
+def _nobody(party: str, region: str) -> str:
+    """Return what to say where no record has a party: somebody must not believe that it was forgotten."""
+    text = f"no record of this subject, as the vault writes it: {party}"
+    return (
+        text if region or party.startswith("+") else f"{text}. For a national number give --region as the agent has it"
+    )
+
+
 def _hold_row(hold: Hold) -> dict[str, Any]:
     until = f"released {_utc(hold.released_ms)} by {hold.released_by}" if hold.released_ms is not None else "in force"
     return {
@@ -349,8 +359,12 @@ def _why(shredding: Shredding | None) -> str:
 
 
 def _sentence(done: Shredding) -> str:
-    text = f"{done.records} records of {done.kind} {done.what} are forgotten"
-    return f"{text}; {done.held} are under a hold and follow when it is released" if done.held else text
+    text = f"{_counted(done.records)} of {done.kind} {done.what} forgotten"
+    return f"{text}; {_counted(done.held)} kept by a hold until it is released" if done.held else text
+
+
+def _counted(records: int) -> str:
+    return "1 record" if records == 1 else f"{records} records"
 
 
 def _text(value: bytes) -> str:

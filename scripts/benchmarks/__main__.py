@@ -25,6 +25,7 @@ PARTS = {
     "audit": ("audit_chain", 420),
     "idle": ("idle", 240),
     "memory": ("memory", 600),
+    "ingest": ("ingest", 600),
 }
 """Name of each part -> its module, and after how many seconds it is ended as hung."""
 GRACE_S = 20

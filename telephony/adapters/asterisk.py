@@ -14,25 +14,17 @@ Pure: no I/O, but for the time zone when made. Bad input raises EncodingError or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import tzinfo
 from typing import Any, Final, NamedTuple
 
 from ledger.cdr import Observer, QualityMethod, ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import ConfigError, FieldError
 from telephony.adapters.base import COUNTER_MAX, U32_MAX, Kind
-from telephony.adapters.values import (
-    Values,
-    choose_times,
-    decode_object,
-    read_moment,
-    read_row,
-    released_by_code,
-    scaled_of,
-    split_json_lines,
-    split_rows,
-    text_of,
-    zone_of,
-)
+from telephony.adapters.causes import released_by_code
+from telephony.adapters.clocks import choose_reading, read_moment, zone_of
+from telephony.adapters.fields import Values, check_options, decode_object, scaled_of, text_of
+from telephony.adapters.rows import read_row, split_json_lines, split_rows
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 COLUMNS: Final = (
@@ -104,8 +96,8 @@ JITTER_US_MAX: Final = 10_000_000
 class Settings(NamedTuple):
     """How an Asterisk writes its CDRs, from the agent's configuration."""
 
-    zone: Any
-    """tzinfo of its clock."""
+    zone: tzinfo
+    """Of its clock."""
     columns: tuple[str, ...]
     """Empty: by their number."""
     call_id_column: str
@@ -173,18 +165,17 @@ def _plain_name(name: str) -> str:
 
 def make_asterisk(options: Mapping[str, Any]) -> AsteriskCsv:
     """Return the adapter of Master.csv. Raises ConfigError naming the option."""
-    return AsteriskCsv(_settings(options, "sources.asterisk", _CSV_OPTIONS))
+    return AsteriskCsv(_settings(options, AsteriskCsv.name, _CSV_OPTIONS))
 
 
 def make_asterisk_json(options: Mapping[str, Any]) -> AsteriskJson:
     """Return the adapter of CDRs as JSON. Raises ConfigError naming the option."""
-    return AsteriskJson(_settings(options, "sources.asterisk-json", _JSON_OPTIONS))
+    return AsteriskJson(_settings(options, AsteriskJson.name, _JSON_OPTIONS))
 
 
-def _settings(options: Mapping[str, Any], where: str, known: frozenset[str]) -> Settings:
-    for name in options:
-        if name not in known:
-            raise ConfigError("unknown option", where=f"{where}.{name}", expected=", ".join(sorted(known)))
+def _settings(options: Mapping[str, Any], source: str, known: frozenset[str]) -> Settings:
+    check_options(source, options, known)
+    where = f"sources.{source}"
     columns = options.get("columns", [])
     is_list = isinstance(columns, Sequence) and not isinstance(columns, str)
     if not is_list or not all(isinstance(name, str) and name for name in columns) or len(columns) > COLUMNS_MAX:
@@ -201,7 +192,7 @@ def _settings(options: Mapping[str, Any], where: str, known: frozenset[str]) -> 
             expected = "the name of a column"
             raise ConfigError("no such column", where=f"{where}.{option}", expected=expected, actual=name)
         chosen[option] = _plain_name(name)
-    return Settings(zone_of(options, where), names, **chosen)
+    return Settings(zone_of(options.get("timezone", "UTC"), f"{where}.timezone"), names, **chosen)
 
 
 def columns_of(row: Sequence[str]) -> tuple[str, ...]:
@@ -295,7 +286,10 @@ def _times(values: Values, settings: Settings, is_answered: bool) -> tuple[int, 
     answer = read_moment(answer_text, settings.zone, "answer") if answer_text and is_answered else None
     if answer_text and not is_answered:
         values.notes.append("an answer time, but the disposition says that nobody answered: left out")
-    start_ms, answer_ms, end_ms, is_guess = choose_times(start, answer, end, duration_ms, talk_ms)
+    spans = duration_ms, talk_ms if answer else None
+    (start_ms, answer_ms, end_ms), is_guess = choose_reading(
+        start.times_ms, answer.times_ms if answer else (), end.times_ms, spans, 1, "end"
+    )
     if is_guess:
         values.notes.append("the hour came twice as summer time ended, and the durations do not tell: the first taken")
     step_ms = max(start.step_ms, end.step_ms, answer.step_ms if answer else 1)

@@ -34,21 +34,23 @@ E = TypeVar("E", bound=EncodingError)
 
 def without_values(error: E) -> E:
     """Return an error of the same kind that quotes nothing of a document."""
-    what, where, actual = error.what, error.where, error.actual
+    where, actual = error.where, error.actual
     if not _OWN_WORDS.fullmatch(actual):
         actual = form_of(actual)
-    if _PRIVATE_LOOK.search(what):
-        what = form_of(what)
     if _PRIVATE_LOOK.search(where):
         where = form_of(where)
-    return type(error)(what, where=where, expected=error.expected, actual=actual, hint=error.hint)
+    return type(error)(error.what, where=where, expected=error.expected, actual=actual, hint=error.hint)
 
 
 class DiscreetAdapter:
-    """An adapter whose errors quote nothing of a document."""
+    """An adapter whose errors quote nothing of a document.
+
+    Attributes:
+        itself: the adapter, for whoever asks of what kind it is.
+    """
 
     def __init__(self, adapter: Adapter) -> None:
-        self._adapter = adapter
+        self.itself = adapter
         self.name = adapter.name
         self.kind: Kind = adapter.kind
         self.media_types = adapter.media_types
@@ -56,20 +58,20 @@ class DiscreetAdapter:
     def split(self, body: bytes, media_type: str, /) -> tuple[list[bytes], bool]:
         """Do what the adapter does. Raises EncodingError."""
         try:
-            return self._adapter.split(body, media_type)
+            return self.itself.split(body, media_type)
         except EncodingError as error:
             raise without_values(error) from None
 
     def check(self, document: bytes) -> None:
         """Do what the adapter does. Raises EncodingError or FieldError."""
         try:
-            self._adapter.check(document)
+            self.itself.check(document)
         except EncodingError as error:
             raise without_values(error) from None
 
     def parse(self, document: bytes) -> Source:
         """Do what the adapter does. Raises EncodingError or FieldError."""
         try:
-            return self._adapter.parse(document)
+            return self.itself.parse(document)
         except EncodingError as error:
             raise without_values(error) from None

@@ -1,18 +1,29 @@
-"""Reading members of a JSON object that a platform wrote: typed, bounded, by name; every error says where."""
+"""Reading what a platform wrote by the names of its fields: bounded, and every error says where.
+
+``Fields`` is for platforms that write JSON with types of its own and objects in objects; ``Values`` for those whose
+values are all of them texts, whatever they look like, and where one that is no text must not cost the call.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
-from ledger.cdr import ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import ConfigError, EncodingError, FieldError
 from telephony.adapters.base import decode_json, is_utf8
 
+NOT_TEXT: Final = "\ufffd"
+"""What stands where a platform's bytes were no UTF-8."""
+
+TEXT_BYTES_MAX: Final = 4096
+"""Longest value that an adapter takes over; SIP limits none, but no Call-ID or URI that works is longer."""
+
 _DIGITS: Final = re.compile(r"-?[0-9]{1,19}", re.ASCII)
-_Q850: Final = re.compile(r"Q\.850\b[^,]*?;\s*cause\s*=\s*([0-9]{1,3})(?![0-9])", re.ASCII | re.IGNORECASE)
+_INTEGER = re.compile(r"[0-9]{1,19}", re.ASCII)
+_DECIMAL = re.compile(r"-?[0-9]{1,19}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
 
 
 class Fields:
@@ -95,6 +106,97 @@ def _shown(value: object) -> object:
     return value if isinstance(value, int | float | str) else _kind_of(value)
 
 
+class Values:
+    """The values of one document by name, as text; ``notes`` collects what of them was left out and why."""
+
+    def __init__(self, values: Mapping[str, Any], notes: list[str], prefix: str = "") -> None:
+        """Take over the texts and numbers of ``values``; lists and objects are not values."""
+        self._values = {name: text for name, value in values.items() if (text := _as_text(value)) is not None}
+        self._prefix = prefix
+        self.notes = notes
+
+    def where(self, name: str) -> str:
+        """Return the path of a field, for errors."""
+        return self._prefix + name
+
+    def plain(self, name: str) -> str:
+        """Return a field's text as it is, empty where it is missing or null. Raises FieldError where too long."""
+        value = self._values.get(name, "")
+        if len(value) > TEXT_BYTES_MAX // 4 and len(value.encode("utf-8", "replace")) > TEXT_BYTES_MAX:
+            expected = f"at most {TEXT_BYTES_MAX} bytes"
+            raise FieldError("too long", where=self.where(name), expected=expected, actual=f"{len(value)} characters")
+        return value
+
+    def text(self, *names: str) -> str:
+        """Return the first of the fields that has a text; one that was not UTF-8 is left out with a note."""
+        for name in names:
+            value = self.plain(name)
+            if NOT_TEXT in value or not is_utf8(value):
+                self.notes.append(f"{self.where(name)} was not UTF-8 and is left out")
+            elif value:
+                return value
+        return ""
+
+    def required(self, *names: str) -> str:
+        """Return the text of the first field that has one, mended where it was not UTF-8. Raises FieldError."""
+        for name in names:
+            value = self.plain(name)
+            if value:
+                return value if is_utf8(value) else value.encode("utf-8", "replace").decode()
+        actual = "no such field" if names[0] not in self._values else "an empty string"
+        raise FieldError("missing", where=self.where(names[0]), expected="text that is not empty", actual=actual)
+
+    def integer(self, name: str, most: int, least: int = 0) -> int | None:
+        """Return an integer, ``12`` or ``12.0``; None where it is unset. Raises FieldError."""
+        value = self.plain(name).strip()
+        if not value:
+            return None
+        whole = value.removesuffix(".0")
+        if not _INTEGER.fullmatch(whole) or not least <= int(whole) <= most:
+            expected = f"{least} to {most}"
+            raise FieldError("not such a number", where=self.where(name), expected=expected, actual=value)
+        return int(whole)
+
+    def scaled(self, name: str, places: int, most: int) -> int | None:
+        """Return a decimal number times ten to the power of ``places``, rounded half up; None where it is unset.
+
+        Raises FieldError for no number, a negative one, or one over ``most`` when scaled.
+        """
+        value = self.plain(name).strip()
+        if not value:
+            return None
+        found = scaled_of(value, places)
+        if found is None or not 0 <= found <= most:
+            expected = f"0 to {Decimal(most).scaleb(-places)}"
+            raise FieldError("not such a number", where=self.where(name), expected=expected, actual=value)
+        return found
+
+
+def _as_text(value: object) -> str | None:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, int | float) else None
+
+
+def scaled_of(text: str, places: int) -> int | None:
+    """Return a decimal number times ten to the power of ``places``, rounded half up; None for no number."""
+    if not _DECIMAL.fullmatch(text):
+        return None
+    return int(Decimal(text).scaleb(places).to_integral_value(ROUND_HALF_UP))
+
+
+def decode_object(document: bytes) -> dict[str, Any]:
+    """Return one decoded JSON object. Raises EncodingError, or FieldError for JSON of another kind."""
+    found = decode_json(document)
+    if not isinstance(found, dict):
+        raise FieldError("not a CDR", where="cdr", expected="a JSON object", actual=type(found).__name__)
+    return found
+
+
 def decode_fields(document: bytes) -> tuple[Fields, str]:
     """Return the JSON object of a document, and its text as it came.
 
@@ -106,26 +208,17 @@ def decode_fields(document: bytes) -> tuple[Fields, str]:
     return Fields(decode_json(document)), decode_text(document)
 
 
+def text_of(data: bytes) -> str:
+    """Return UTF-8 text without a byte order mark; U+FFFD stands where it was none."""
+    return data.decode("utf-8", "replace").removeprefix("\ufeff")
+
+
 def decode_text(document: bytes) -> str:
     """Return a document as text. Raises EncodingError where it is not UTF-8."""
     try:
         return document.decode()
     except UnicodeDecodeError as error:
         raise EncodingError("not UTF-8", where="document", expected="UTF-8 text", actual=error.reason) from None
-
-
-def q850_cause(reason: str) -> int:
-    """Return the cause of a Reason header (RFC 3326) for Q.850, 0 to 127; 0 where it has none."""
-    found = _Q850.search(reason)
-    cause = int(found[1]) if found else 0
-    return cause if cause <= 127 else 0
-
-
-def released_by_code(sip_code: int) -> ReleasedBy:
-    """Return who gave a failed attempt up, by its final response: 487 comes from a CANCEL, busy from the callee."""
-    if sip_code == 487:
-        return ReleasedBy.CALLER
-    return ReleasedBy.CALLEE if sip_code in {480, 486, 600, 603} else ReleasedBy.NETWORK
 
 
 def check_options(name: str, options: Mapping[str, Any], known: frozenset[str] = frozenset()) -> None:

@@ -20,8 +20,9 @@ from ledger.cdr import OCTETS_MAX, Leg, MosKind, Observer, QualityMethod, Releas
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import ConfigError, EncodingError, FieldError
 from telephony.adapters.base import COUNTER_MAX, TIME_MS_MAX, U32_MAX, Kind, split_json
+from telephony.adapters.causes import released_by_code
+from telephony.adapters.fields import Values, check_options, decode_object, scaled_of, text_of
 from telephony.adapters.freeswitch_forms import XmlTexts, decoded_values, mended_json, unwrapped, url_decoded
-from telephony.adapters.values import Values, decode_object, released_by_code, scaled_of, text_of
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 MEDIA_TYPES_OF_FORMS: Final = frozenset(
@@ -164,9 +165,7 @@ def make_freeswitch_xml(options: Mapping[str, Any]) -> FreeSwitchXml:
 
 
 def _leg_option(options: Mapping[str, Any], source: str) -> bool:
-    for name in options:
-        if name != "leg":
-            raise ConfigError("unknown option", where=f"sources.{source}.{name}", expected="leg")
+    check_options(source, options, frozenset({"leg"}))
     value = options.get("leg", "channel")
     if value not in ("channel", "profile"):
         raise ConfigError("no such choice", where=f"sources.{source}.leg", expected="channel or profile", actual=value)

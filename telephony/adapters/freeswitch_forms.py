@@ -22,7 +22,7 @@ import msgspec
 
 from ledger.errors import EncodingError
 from telephony.adapters.base import DOCUMENT_BYTES_MAX
-from telephony.adapters.values import text_of
+from telephony.adapters.fields import text_of
 
 ELEMENTS_MAX: Final = 20_000
 """Elements of one XML CDR; a call with many transfers has some thousand."""

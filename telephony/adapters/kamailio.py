@@ -44,6 +44,9 @@ RTP_HEADER_OCTETS: Final = 12
 NOT_TEXT: Final = "NON-UTF8"
 """What acc_json writes in place of text that is not UTF-8."""
 
+MORE: Final = frozenset(f"{figure}_{which}" for figure in ("loss", "jitter", "rtt") for which in ("min", "max"))
+"""What is read of field ``mos_more``; a field of its own comes first."""
+
 REMEMBERED: Final = 4096
 """Distinct texts of a figure that are kept with what they mean: a day has some hundreds."""
 
@@ -184,6 +187,8 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
     if len(raw) > PRIVATE_TEXT_MAX:
         expected = f"at most {PRIVATE_TEXT_MAX} bytes"
         raise FieldError("the CDR is too long", where="cdr", expected=expected, actual=len(raw))
+    if values.get("mos_more"):
+        values = {**_more(values["mos_more"]), **values}
     setup_ms, answer_ms, end_ms, sip_code = _times(values)
     from_tag, to_tag = _required(values, "from_tag"), _text(values, "to_tag")
     caller_packets, caller_octets = _counters(values, "packets_a", "octets_a")
@@ -210,6 +215,11 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
         qualities=_qualities(values),
         raw=raw.decode(),
     )
+
+
+def _more(text: str) -> Mapping[str, str]:
+    """Return the figures in ``loss_min=0;jitter_min=4;...``, which share a field since acc has room for 64 only."""
+    return {name: value for name, _, value in (pair.partition("=") for pair in text.split(";")) if name in MORE}
 
 
 def _text(values: Mapping[str, str], name: str) -> str:

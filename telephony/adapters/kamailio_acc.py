@@ -21,7 +21,8 @@ from typing import Any, Final
 from ledger.cdr import ReleasedBy
 from ledger.errors import FieldError
 from telephony.adapters.base import U32_MAX, Kind, decimal_seconds_to_ms, split_json
-from telephony.adapters.fields import Fields, check_options, decode_fields, q850_cause, released_by_code
+from telephony.adapters.causes import q850_cause, released_by_code
+from telephony.adapters.fields import Fields, check_options, decode_fields
 from telephony.source import PartRole, Source, SourcePart, partial_call
 
 NAME: Final = "kamailio-acc"

@@ -10,14 +10,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import tzinfo
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from ledger.cdr import OCTETS_MAX, Band, Leg, MosKind, Observer, QualityMethod, ReleasedBy, Service
 from ledger.errors import ConfigError
+from ledger.models.explain import method_name
 from telephony.adapters.base import COUNTER_MAX, U32_MAX
+from telephony.adapters.clocks import zone_of
 
 TEXTS: Final = ("call_id", "from_tag", "to_tag", "caller", "callee", "source_address", "codec")
 INTEGERS: Final[Mapping[str, int]] = MappingProxyType(
@@ -33,6 +35,10 @@ INTEGERS: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Whole numbers with the most that each may be."""
 CHOICES: Final = MappingProxyType({"released_by": ReleasedBy, "leg": Leg, "service": Service})
+METHODS: Final[Mapping[str, QualityMethod]] = MappingProxyType(
+    {method_name(method): method for method in QualityMethod}
+)
+"""How people write them: ``g107.1``, ``rtpengine-13``."""
 TIMES: Final = ("setup", "answer", "end")
 SPANS: Final = ("duration", "talk")
 """From setup to end, and from answer to end."""
@@ -93,7 +99,7 @@ class Clock:
     place: Place
     form: str
     """A key of CLOCKS, ``iso``, or a format as of strptime."""
-    zone: ZoneInfo
+    zone: tzinfo
     """For times that name none."""
     next_day: bool
     """Its date is the call's first: a time before the one it follows is on the next day."""
@@ -333,7 +339,7 @@ class _Reader:
                 measures[name] = self._score(name, value, where)
         return QualityMap(
             observer=Observer[self._enum(table, "observer", Observer, "both", key)],
-            method=QualityMethod[self._enum(table, "method", QualityMethod, "measured", key)],
+            method=METHODS[self._choice(table, "method", tuple(METHODS), "measured", f"{key}.method")],
             band=Band[self._enum(table, "band", Band, "narrowband", key)],
             kind=MosKind[self._enum(table, "kind", MosKind, "cq", key)],
             measures=measures,
@@ -405,12 +411,8 @@ class _Reader:
             raise self._error(key, "not a value", expected="text, a whole number, true or false", actual=value)
         return str(value)
 
-    def _zone_of(self, value: Any, key: str) -> ZoneInfo:
-        try:
-            return ZoneInfo(value)
-        except (ValueError, OSError, TypeError, KeyError):
-            expected = "an IANA name, Europe/Vienna"
-            raise self._error(key, "no such time zone", expected=expected, actual=value) from None
+    def _zone_of(self, value: Any, key: str) -> tzinfo:
+        return zone_of(value, f"{self._where}: {key}")
 
     def _error(self, key: str, what: str, *, expected: str = "", actual: object = "") -> ConfigError:
         return ConfigError(what, where=f"{self._where}: {key}", expected=expected, actual=actual)

@@ -10,7 +10,6 @@ Pure: no I/O. Bad input raises EncodingError or FieldError, never anything else.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,7 +17,9 @@ from ledger.cdr import OCTETS_MAX, Observer, QualityMethod, ReleasedBy
 from ledger.commitment import PRIVATE_TEXT_MAX
 from ledger.errors import ConfigError, FieldError
 from telephony.adapters.base import COUNTER_MAX, TIME_MS_MAX, U32_MAX, Kind
-from telephony.adapters.values import Values, decode_object, released_by_code, split_json_lines, text_of
+from telephony.adapters.causes import q850_cause, released_by_code
+from telephony.adapters.fields import Values, check_options, decode_object, text_of
+from telephony.adapters.rows import split_json_lines
 from telephony.source import SourceCall, SourceQuality, SourceReading
 
 EVENT_CDR: Final = "E_ACC_CDR"
@@ -26,8 +27,6 @@ EVENT_MISSED: Final = "E_ACC_MISSED_EVENT"
 EVENTS: Final = (EVENT_CDR, EVENT_MISSED)
 
 SECONDS_MAX: Final = TIME_MS_MAX // 1000
-
-_Q850 = re.compile(r"Q\.850\b[^,]*?;\s*cause\s*=\s*([0-9]{1,3})(?![0-9])", re.ASCII | re.IGNORECASE)
 
 _METHODS: Final[Mapping[str, QualityMethod]] = {
     "rtpengine-10": QualityMethod.RTPENGINE_10,
@@ -61,9 +60,7 @@ class OpenSips:
 
 def make_opensips(options: Mapping[str, Any]) -> OpenSips:
     """Return the adapter. Raises ConfigError naming the option."""
-    for name in options:
-        if name != "mos_method":
-            raise ConfigError("unknown option", where=f"sources.opensips.{name}", expected="mos_method")
+    check_options(OpenSips.name, options, frozenset({"mos_method"}))
     method = options.get("mos_method", "rtpengine-10")
     if not isinstance(method, str) or method not in _METHODS:
         expected = ", ".join(_METHODS)
@@ -96,7 +93,7 @@ def _call(document: dict[str, Any], raw: str, method: QualityMethod) -> SourceCa
         answer_ms=answer_ms,
         end_ms=end_ms,
         sip_code=sip_code,
-        q850_cause=_q850(values.text("reason")),
+        q850_cause=q850_cause(values.text("reason")),
         released_by=_released_by(values.text("bye_from"), from_tag, to_tag, sip_code, is_whole),
         codec=values.text("codec").partition("/")[0],
         caller_packets=values.integer("packets_a", COUNTER_MAX),
@@ -181,12 +178,6 @@ def _released_by(bye_from: str, from_tag: str, to_tag: str, sip_code: int, is_wh
     if bye_from == from_tag:
         return ReleasedBy.CALLER
     return ReleasedBy.CALLEE if bye_from == to_tag else ReleasedBy.UNKNOWN
-
-
-def _q850(reason: str) -> int:
-    found = _Q850.search(reason)
-    cause = int(found[1]) if found else 0
-    return cause if cause <= 127 else 0
 
 
 def _qualities(values: Values, method: QualityMethod) -> tuple[SourceQuality, ...]:

@@ -16,7 +16,9 @@ from telephony.adapters.kamailio import make_kamailio
 from telephony.adapters.kamailio_acc import make_kamailio_acc
 from telephony.adapters.mapped import MappedSources, make_mapped
 from telephony.adapters.opensips import make_opensips
+from telephony.adapters.rtcp_xr import make_rtcp_xr
 from telephony.adapters.rtpengine import make_rtpengine
+from telephony.adapters.vq_report import make_vq_report
 
 MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
     {
@@ -30,6 +32,8 @@ MAKERS: Final[Mapping[str, MakeAdapter]] = MappingProxyType(
         "opensips": make_opensips,
         "cucm-cdr": make_cucm_cdr,
         "cucm-cmr": make_cucm_cmr,
+        "vq-report": make_vq_report,
+        "rtcp-xr": make_rtcp_xr,
         "mapped": make_mapped,
     }
 )

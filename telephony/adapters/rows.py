@@ -1,8 +1,11 @@
-"""Rows of CSV as they come from PBXes: a byte order mark, quoted line breaks, bytes that are not what they should be.
+"""Rows as they come from PBXes, of CSV or JSON: order marks, quoted line breaks, bytes that are not as they should be.
 
-Every row becomes one JSON object by the names of its columns. An empty cell is left out: it says nothing. A row that
-has more or fewer cells than there are names is not lost and not guessed at: under the name ``*`` it carries what is
-wrong with it, so that ``parse`` refuses this row alone, and a person can mend it.
+``split_rows`` and ``split_json_lines`` cut a file into documents as they came, each to be read or refused alone.
+
+``read_rows`` reads a file whose first line has the names of its columns: every row becomes one JSON object by those
+names. An empty cell is left out: it says nothing. A row that has more or fewer cells than there are names is not lost
+and not guessed at: under the name ``*`` it carries what is wrong with it, so that ``parse`` refuses this row alone, and
+a person can mend it.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from ledger.errors import EncodingError, FieldError
+from telephony.adapters.base import DOCUMENT_BYTES_MAX, check_count, split_json
+from telephony.adapters.fields import text_of
 
 ROW_CELLS_MAX: Final = 1024
 """A CUCM CDR has some 130 columns; nothing that records calls has a thousand."""
@@ -23,7 +28,77 @@ ROW_CELLS_MAX: Final = 1024
 MISFIT: Final = "*"
 """Name of the member that says why a row is no record; no platform has a column of this name."""
 
+ROW_LINES_MAX: Final = 16
+"""Lines that quotes may hold together as one row; beyond that a quote was lost, and the next line begins afresh."""
+
+ROW_VALUES_MIN: Final = 3
+"""A line within quotes of another has no values in quotes of its own; so many, and it is a row."""
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+def split_json_lines(body: bytes) -> tuple[list[bytes], bool]:
+    """Return the JSON documents in a body: one, an array of them, or one on each line.
+
+    Text that is not UTF-8 is mended with U+FFFD first: one bad name must not cost a call. A line that is no JSON stays
+    a document of its own, to be refused alone. Raises EncodingError for a body that is none of these.
+    """
+    mended = text_of(body).strip().encode()
+    try:
+        return split_json(mended)
+    except EncodingError:
+        lines = [line.strip() for line in mended.split(b"\n") if line.strip()]
+        if mended.startswith(b"[") or not any(line[:1] == b"{" and line[-1:] == b"}" for line in lines[1:]):
+            raise
+    check_count(len(lines))
+    return lines, True
+
+
+def split_rows(body: bytes) -> list[bytes]:
+    """Return the rows of a CSV file (RFC 4180), each as it came, without its line end; empty lines are left out.
+
+    A row goes on over lines until its quotes are even. Where they do not become so within ROW_LINES_MAX lines, or a
+    line comes that is a row itself, a quote is missing: the line stands alone, to be refused, and the next line begins
+    a new row.
+    """
+    lines = body.removeprefix(_BYTE_ORDER_MARK).replace(b"\r\n", b"\n").split(b"\n")
+    rows: list[bytes] = []
+    at = 0
+    while at < len(lines):
+        taken = _lines_of_row(lines[at : at + ROW_LINES_MAX])
+        row = b"\n".join(lines[at : at + taken])
+        if row.strip():
+            rows.append(row)
+        at += taken
+    check_count(len(rows))
+    return rows
+
+
+def _lines_of_row(lines: list[bytes]) -> int:
+    quotes = 0
+    for count, line in enumerate(lines, 1):
+        found = line.count(b'"')
+        if quotes and found % 2 == 0 and line.count(b'",') >= ROW_VALUES_MIN:
+            break
+        quotes += found
+        if quotes % 2 == 0:
+            return count
+    return 1
+
+
+def read_row(document: bytes) -> tuple[list[str], str]:
+    """Return the values of one row of CSV, and its text. Raises EncodingError for what is no such row."""
+    if len(document) > DOCUMENT_BYTES_MAX:
+        expected = f"at most {DOCUMENT_BYTES_MAX} bytes"
+        raise EncodingError("too long", where="cdr", expected=expected, actual=len(document))
+    text = text_of(document)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error as error:
+        raise EncodingError("not a row of CSV", where="cdr", expected="values between commas", actual=error) from None
+    if len(rows) != 1:
+        raise EncodingError("not one row of CSV", where="cdr", expected="one row", actual=len(rows))
+    return rows[0], text
 
 
 def read_rows(

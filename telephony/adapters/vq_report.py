@@ -103,8 +103,10 @@ def parse_report(text: str) -> SourcePart:
         raise FieldError("missing", where="CallID", expected="the Call-ID of the call", actual="none")
     local, remote = _Metrics("LocalMetrics", report.local), _Metrics("RemoteMetrics", report.remote)
     here, there = _observers(report.names)
-    # A report on a stretch of the call must not stand for the call where one on all of it is known.
-    samples = 1 if report.kind == WHOLE else None
+    # A report on a stretch of the call must not stand for the call where one on all of it is known: without a number
+    # of reports its figures are the last choice, and its levels are left out.
+    is_whole = report.kind == WHOLE
+    samples = 1 if is_whole else None
     found = (_quality(local, here, samples), _quality(remote, there, samples))
     qualities = tuple(quality for quality in found if quality is not None)
     if here is Observer.UNKNOWN:
@@ -113,7 +115,7 @@ def parse_report(text: str) -> SourcePart:
     levels = _levels(local) or _levels(remote)
     if not qualities and levels is None:
         raise FieldError("nothing was measured", where="document", expected="a MOS or another known value")
-    return SourcePart(NAME, ("call-id", call_id), PartRole.QUALITY, None, qualities, levels, text)
+    return SourcePart(NAME, ("call-id", call_id), PartRole.QUALITY, None, qualities, levels if is_whole else None, text)
 
 
 def _text_of(document: bytes) -> str:

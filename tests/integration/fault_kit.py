@@ -76,7 +76,8 @@ class Relays:
 
     def __init__(self, *, keeps: bool = False) -> None:
         """``keeps``: what goes over the relays is kept in memory."""
-        self.heard: list[bytearray] | None = [] if keeps else None
+        self.heard: list[bytearray] = []
+        self._keeps = keeps
         self._servers: list[asyncio.Server] = []
         self._tasks: dict[tuple[str, str], set[asyncio.Task[None]]] = {}
         self._cut: set[tuple[str, str]] = set()
@@ -91,7 +92,7 @@ class Relays:
             tasks.add(task)
             try:
                 if way not in self._cut:
-                    await _relay(reader, writer, target, self.heard)
+                    await _relay(reader, writer, target, self._listen)
             except asyncio.CancelledError:
                 pass  # The link was cut.
             finally:
@@ -102,6 +103,13 @@ class Relays:
         self._servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port
+
+    def _listen(self) -> bytearray | None:
+        """Return where a connection keeps what goes over it in one direction."""
+        if not self._keeps:
+            return None
+        self.heard.append(bytearray())
+        return self.heard[-1]
 
     def cut(self, ways: set[tuple[str, str]]) -> None:
         """End the connections of ``ways`` as a pulled cable does, and refuse new ones."""
@@ -123,17 +131,20 @@ class Relays:
 
 
 async def _relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: Address, heard: list[bytearray] | None
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    target: Address,
+    listen: Callable[[], bytearray | None],
 ) -> None:
-    """Carry bytes both ways until one side ends; add what was carried to ``heard``, each direction by itself."""
+    """Carry bytes both ways until one side ends."""
     try:
         far_reader, far_writer = await asyncio.open_connection(target.host, target.port)
     except OSError:
         return
-    there, back = (None, None) if heard is None else (bytearray(), bytearray())
-    if heard is not None:
-        heard += [part for part in (there, back) if part is not None]
-    pumps = [asyncio.create_task(_pump(reader, far_writer, there)), asyncio.create_task(_pump(far_reader, writer, back))]
+    pumps = [
+        asyncio.create_task(_pump(reader, far_writer, listen())),
+        asyncio.create_task(_pump(far_reader, writer, listen())),
+    ]
     try:
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
     finally:

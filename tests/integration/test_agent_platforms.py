@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import re
+import shutil
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +25,10 @@ from tests.integration.test_agent import TOKEN, FakeNode, configure, serving, un
 from tests.telephony.adapters.test_asterisk import CUSTOM_COLUMNS
 from tests.telephony.adapters.test_freeswitch import url_encoded
 from tests.telephony.agent_kit import World
+from tests.telephony.test_joined_calls import ANSWER, CALL_ID, CDR, LINES, PHONE
 
-FIXTURES = Path(__file__).parents[1] / "telephony" / "fixtures"
+ROOT = Path(__file__).parents[2]
+FIXTURES = ROOT / "tests" / "telephony" / "fixtures"
 FREESWITCH = FIXTURES / "freeswitch"
 LEDGER_MS = 1_795_310_000_000
 """22 November 2026, 01:13 UTC: after the last call of the fixtures, and within the record window of the first."""
@@ -189,6 +196,34 @@ CASES = {
         ),
         [(200, 1494, 6027, 4300), (200, 1934, 4018, None), (486, 365, 0, None)],
     ),
+    "kamailio by transaction": Case(
+        (Post("kamailio-acc", "application/json", b"[%b]" % b",".join(reversed(LINES))),),
+        [
+            (200, 307, 6208, None),
+            (200, 308, 6206, None),
+            (486, 308, 0, None),
+            (487, 608, 0, None),
+            (200, 307, 3206, None),
+        ],
+    ),
+    "rtpengine": Case(
+        (Post("rtpengine", "application/json", ANSWER), Post("kamailio", "application/json", CDR)),
+        [(200, 307, 6207, 4400)],
+        {"kamailio": {"join_wait_s": 1}},
+    ),
+    "a phone's report": Case(
+        (Post("vq-report", "application/vq-rtcpxr", PHONE), Post("kamailio", "application/json", CDR)),
+        [(200, 307, 6207, 4000)],
+        {"kamailio": {"join_wait_s": 1}},
+    ),
+    "RTCP XR": Case(
+        (
+            Post("rtcp-xr", "application/json", json.dumps({"call-id": CALL_ID, "mos_lq": 38}).encode()),
+            Post("kamailio", "application/json", CDR),
+        ),
+        [(200, 307, 6207, 3800)],
+        {"kamailio": {"join_wait_s": 1}},
+    ),
 }
 
 
@@ -238,3 +273,104 @@ async def test_what_a_platform_posts_becomes_records(tmp_path: Path, name: str) 
             await until(lambda: agent.backlog == 0)
             assert agent.dead == 0
     assert final_records(world) == case.records
+
+
+def watch_of(document: str, name: str, **changes: Any) -> dict[str, Any]:
+    """Return a table ``[watch.NAME]`` of a document, with changes."""
+    text = (ROOT / "docs" / document).read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    found = next(table for table in map(tomllib.loads, blocks) if name in table.get("watch", {}))
+    return {**found["watch"][name], **changes}
+
+
+async def test_freeswitchs_failed_posts_are_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose answer was lost is there although it was taken: it is known. A file that is no CDR is put aside."""
+    monkeypatch.setattr("telephony.watching.LOOK_S", 0.02)
+    (folder := tmp_path / "json_cdr").mkdir()
+    world = World(tmp_path, ledger_ms=LEDGER_MS)
+    watch = watch_of("freeswitch.md", "freeswitch-failed", directory=str(folder), settle_s=0)
+    async with serving(FakeNode(world)) as url:
+        config = configure(tmp_path, url, watch={"failed": watch})
+        async with running_agent(config) as (agent, listen), aiohttp.ClientSession() as session:
+            status, _ = await hand_in(session, listen, freeswitch("freeswitch", "application/json", JSON_A))
+            assert status == 202
+            files = {
+                "a_1.cdr.json": JSON_A,
+                "2.cdr.json": url_encoded(JSON_B, twice=False),
+                "a_3.cdr.json": base64.b64encode(JSON_BUSY),
+                "a_4.cdr.json": b"cut off",
+            }
+            for name, document in files.items():
+                (tmp_path / name).write_bytes(document + b"\n")
+                (tmp_path / name).rename(folder / name)
+            await until(lambda: not list(folder.glob("*.json")))
+            await until(lambda: agent.backlog == 0)
+            assert (agent.known, agent.dead) == (1, 0)
+    assert sorted(path.name for path in (folder / "done").iterdir()) == ["2.cdr.json", "a_1.cdr.json", "a_3.cdr.json"]
+    assert (folder / "failed" / "a_4.cdr.json").read_bytes() == b"cut off\n"
+    assert final_records(world) == [A_LEG, B_LEG, BUSY]
+
+
+async def test_asterisks_file_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come while the agent runs and while it does not; a row half written waits for its end."""
+    monkeypatch.setattr("telephony.watching.LOOK_S", 0.02)
+    rows = (FIXTURES / "asterisk" / "Master.csv").read_bytes()
+    half = rows.index(b"second line")
+    master, world = tmp_path / "Master.csv", World(tmp_path, ledger_ms=LEDGER_MS)
+    master.write_bytes(b"")
+    watch = watch_of("asterisk.md", "asterisk", follow=str(master), begin="start", settle_s=0)
+    async with serving(FakeNode(world)) as url:
+        config = configure(tmp_path, url, watch={"asterisk": watch})
+        for part, count in ((rows[:half], 5), (rows[half:], 6)):
+            with master.open("ab") as stream:
+                stream.write(part)
+            async with running_agent(config) as (agent, _):
+                await until(lambda count=count: len(world.counted) == count)  # type: ignore[misc]
+                await until(lambda agent=agent: agent.backlog == 0)  # type: ignore[misc]
+                assert agent.dead == 0
+    assert final_records(world) == CASES["asterisk Master.csv"].records
+
+
+BY_HAND = {
+    "freeswitch.md": (
+        {f"{name}.cdr.json": document for name, document in (("a_1", JSON_A), ("2", JSON_B), ("a_3", JSON_BUSY))},
+        [A_LEG, B_LEG, BUSY],
+    ),
+    "asterisk.md": (
+        {"Master.csv": (FIXTURES / "asterisk" / "Master.csv").read_bytes()},
+        CASES["asterisk Master.csv"].records,
+    ),
+    "opensips.md": (
+        {"unsent.jsonl.202611211200": (FIXTURES / "opensips" / "events.jsonl").read_bytes()},
+        CASES["opensips"].records,
+    ),
+}
+"""Files that are there after an outage, and the records that come of them."""
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@pytest.mark.parametrize("document", BY_HAND)
+async def test_the_commands_for_handing_in_by_hand(tmp_path: Path, document: str) -> None:
+    """They are run as they stand, but for address, token and folder; no file is left where it was."""
+    files, records = BY_HAND[document]
+    (folder := tmp_path / "files").mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    text = (ROOT / "docs" / document).read_text()
+    (commands,) = re.findall(r"^```\n((?:[^`]*\n)?[^`\n]*for file in [^`]*?done)\n```$", text, flags=re.MULTILINE)
+    commands = re.sub(r"/var/(?:log|spool)/[a-z_/]+[a-z_](?=/|\s)", str(folder), commands).replace("TOKEN", TOKEN)
+    world = World(tmp_path, ledger_ms=LEDGER_MS)
+    async with serving(FakeNode(world)) as url, running_agent(configure(tmp_path, url)) as (agent, listen):
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-euc",
+            commands.replace("127.0.0.1:8090", str(listen)),
+            cwd=folder,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+        await until(lambda: agent.backlog == 0)
+    assert final_records(world) == records
+    assert [path.name for path in folder.iterdir() if path.is_file()] == (
+        ["Master.csv"] if "Master.csv" in files else []
+    )

@@ -20,7 +20,20 @@ from hypothesis import strategies as st
 
 from audit.export import export_chain
 from audit.receipt import verify_receipt
-from ledger.cdr import CallRecord, Leg, ReleasedBy, Service, call_commitment, record_key_of
+from ledger.cdr import (
+    Band,
+    CallRecord,
+    Leg,
+    MosKind,
+    Observer,
+    Quality,
+    QualityMethod,
+    Reading,
+    ReleasedBy,
+    Service,
+    call_commitment,
+    record_key_of,
+)
 from ledger.codec import encode
 from ledger.commitment import PRIVATE_FIELDS, PrivateField, field_leaf, make_private_part, party_commitment
 from ledger.errors import InvalidProof, StoreError, StoreFull, UnusableTransaction
@@ -129,6 +142,39 @@ async def test_a_record_goes_from_stored_to_final(api):
     assert states == ["stored", "included", "final", "final"]
     assert from_readable(shown["record"], CallRecord) == call_record(1)
     assert shown["promise"]["height"] == 1
+
+
+async def test_a_record_is_shown_with_what_is_suspicious_in_it(api):
+    _, stored = await api.post("/v1/records", document(1, end_ms=NOW_MS - 999))
+    _, shown = await api.get(stored["url"])
+    assert shown["flags"] == []
+    _, stored = await api.post("/v1/records", document(2, sip_code=486, end_ms=NOW_MS - 999))
+    _, shown = await api.get(stored["url"])
+    assert shown["flags"] == [
+        {
+            "name": "code-against-answer",
+            "field": "sip_code",
+            "value": 486,
+            "bound": "200..299 for an answered call",
+            "message": "The call was answered, but its final response is 486, a failure: look whether the talk was real"
+            " before charging for it",
+        }
+    ]
+
+
+async def test_a_distance_flags_what_is_faster_than_light(api):
+    reading = Reading(4_200, 40_000, 0, 0, 0)
+    quality = Quality(
+        QualityMethod.MEASURED, Band.NARROWBAND, MosKind.CQ, Observer.CALLER, 1, None, None, 0, 0, 0, 0,
+        reading, None, None,
+    )  # fmt: skip
+    _, stored = await api.post("/v1/records", document(1, end_ms=NOW_MS - 999, quality=quality))
+    for query, names in {"": [], "?distance_km=5000": [], "?distance_km=5001": ["faster-than-light"]}.items():
+        _, shown = await api.get(stored["url"] + query)
+        assert [flag["name"] for flag in shown["flags"]] == names
+    for wrong in ("-1", "", "100001", "x", "\u0665"):
+        status, problem = await api.get(f"{stored['url']}?distance_km={wrong}")
+        assert (status, problem["field"]) == (400, "distance_km")
 
 
 async def test_the_same_again_is_already_stored(api):

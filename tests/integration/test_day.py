@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,21 @@ from tests.integration.test_demo import left_running
 
 ROOT = Path(__file__).parents[2]
 DAY = [sys.executable, str(ROOT / "scripts" / "day_main.py")]
-RECORDS = 30_000
+RECORDS = 40_000
 """As many as the ordinary suite has time for."""
 DAY_RECORDS = 170_000
 IS_FULL = "LEDGERD_FULL_DAY" in os.environ
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A run's environment: its temporary files go where this test can look, and nothing of it is left."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    yield {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": path}
+    assert left_running(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(900)
@@ -36,11 +47,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
         ),
     ],
 )
-def test_every_call_is_on_the_chain_exactly_once(tmp_path: Path, records: int) -> None:
+def test_every_call_is_on_the_chain_exactly_once(environment: dict[str, str], records: int) -> None:
     """Three kills of agent and nodes; counts and the set of keys, read back from a node, prove it."""
     command = [*DAY, "--records", str(records), "--seed", "7", "--kills", "3"]
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=850, check=False)
     assert (done.stderr, done.returncode) == ("", 0), done.stdout
     said = done.stdout
@@ -52,11 +61,22 @@ def test_every_call_is_on_the_chain_exactly_once(tmp_path: Path, records: int) -
     proof = rf"{count} documents, {count} records on the chain of delta, {count} keys, the same set"
     assert re.search(proof, said)
     assert "no dead letters" in said
+    assert re.search(rf"ledger-verify on the disk of beta: OK: \d+ blocks, {count} records", said)
     answered, unmeasured = map(int, re.findall(r"(\d+)% answered, (\d+)% of these without MOS", said)[0])
     assert 40 <= answered <= 60
     assert 10 <= unmeasured <= 40
-    assert left_running(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_day_leaves_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+    with subprocess.Popen(DAY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as day:
+        assert day.stdout
+        for line in day.stdout:
+            if "taken by the agent" in line:
+                break
+        assert len(left_running(tmp_path)) == 5
+        day.send_signal(signal.SIGINT)
+        _, said = day.communicate(timeout=60)
+    assert (said, day.returncode) == ("\ninterrupted\n", 130)
 
 
 @pytest.mark.parametrize("arguments", [["--records", "999"], ["--kills", "21"], ["--nonsense"]])

@@ -13,12 +13,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from ledger.errors import ConfigError
 from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_config
 from node.config import Address
-from telephony.agent import Agent, AgentSettings
+from telephony.agent import Agent, AgentSettings, steady_ms
 from telephony.agent_http import Metrics
 from telephony.builder import Profile
+from telephony.watching import Folder, FolderSettings
 from tests.telephony.agent_kit import GENESIS, KEY, MEMBER, SECRET
 
-DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "agent.md").read_text()
+DOCS = Path(__file__).parent.parent.parent / "docs"
+DOCUMENT = (DOCS / "agent.md").read_text()
 
 
 def test_a_flag_beats_the_environment_that_beats_the_file(tmp_path: Path) -> None:
@@ -73,17 +75,21 @@ async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
     )
     agent = Agent(settings)
     registry = CollectorRegistry()
-    registry.register(Metrics(agent))
+    watched = FolderSettings("cdrs", "kamailio", tmp_path)
+    folder = Folder(watched, agent.adapters.by_name["kamailio"], agent.intake.keep, steady_ms=steady_ms)
+    registry.register(Metrics(agent, [folder]))
     names = set(re.findall(r"^(ledger_agent_\w+)[ {]", generate_latest(registry).decode(), re.MULTILINE))
     await agent.stop()
-    assert names == set(re.findall(r"^\| `(ledger_agent_\w+)", DOCUMENT, re.MULTILINE))
+    assert names == set(re.findall(r"^\| `(ledger_agent_\w+)", (DOCS / "metrics.md").read_text(), re.MULTILINE))
 
 
-def test_the_unit_and_the_file_in_the_document_can_be_used(tmp_path: Path) -> None:
-    (toml,) = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+def test_the_unit_and_the_files_in_the_document_can_be_used(tmp_path: Path) -> None:
+    """What is shown of the configuration, piece by piece, makes one file."""
+    toml = "\n".join(re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL))
     (tmp_path / "agent.toml").write_text(toml)
-    assert load_agent_config({}, {}, tmp_path / "agent.toml").to == tuple(tomllib.loads(toml)["to"])
-    (text,) = re.findall(r"```ini\n(.*?)```", DOCUMENT, re.DOTALL)
+    config, table = load_agent_config({}, {}, tmp_path / "agent.toml"), tomllib.loads(toml)
+    assert (config.to, set(config.watch)) == (tuple(table["to"]), set(table["watch"]))
+    text = (DOCS / "systemd" / "ledger-agent.service").read_text()
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.read_string(text)
     assert unit.sections() == ["Unit", "Service", "Install"]

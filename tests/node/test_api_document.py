@@ -13,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from ledger import errors
 from ledger.cdr import CallRecord
 from ledger.errors import LedgerError
+from ledger.rules.flags import FLAGS, Flag
 from node.api import problems
 from node.api.access import Tokens, host_name
 from node.api.app import ROUTES
@@ -55,6 +56,13 @@ def test_the_record_in_the_document_is_the_record():
     schema = DOCUMENT["components"]["schemas"]["CallRecord"]
     assert tuple(schema["properties"]) == CallRecord.__struct_fields__
     assert tuple(schema["required"]) == CallRecord.__struct_fields__
+
+
+def test_the_flags_in_the_document_are_the_flags():
+    schema = DOCUMENT["components"]["schemas"]["Flag"]
+    assert tuple(schema["properties"]) == Flag._fields
+    assert schema["required"] == list(Flag._fields)
+    assert schema["properties"]["name"]["enum"] == list(FLAGS)
 
 
 def test_whatever_writes_needs_a_token():

@@ -17,7 +17,7 @@ from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, EncodingError
 from ledger.genesis import Role, chain_id_of, genesis_from_json
 from node.cli import ledgerctl
-from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, with_moments
+from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, method_name, with_moments
 from node.cli.output import flatten, print_facts, shown
 from node.cli.submit import as_submission, grouped, parse_documents
 from node.client import ApiFault, Client, fault_of, read_events, what_of
@@ -476,6 +476,15 @@ def test_totals_add_up_by_method_and_never_across() -> None:
     )
 
 
+def test_methods_are_spelled_as_ledgerctl_mos_does() -> None:
+    assert [method_name({"method": method, "kind": 2}) for method in (2, 3, 5, 99)] == [
+        "g107.1 CQ",
+        "g107.2 CQ",
+        "rtpengine-13 CQ",
+        "method 99 kind 2",
+    ]
+
+
 def test_a_block_in_brief() -> None:
     totals = {"records": 2, "talk_ms": 60_000, "device_mj": 0, "network_mj": 0, "server_mj": 0, "co2_ug": 0, "mos": []}
     assert describe_briefly(totals) == "2 records, 1 min, MOS not measured, 0 mWh, 0 mg CO2e"
@@ -491,6 +500,19 @@ def test_events_are_one_line_each() -> None:
     assert describe_event(event) == "final        3 slot 9 abababababab  0 tx"
     assert describe_event({"event": "dropped", "tx_id": "aa", "reason": "expired"}) == "dropped tx_id aa reason expired"
     assert describe_event({}) == "?      "
+
+
+def test_a_record_is_shown_with_what_is_suspicious_in_it(ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    flag = {"name": "one-way-media", "field": "packets_sent", "value": 0, "bound": "> 0", "message": "One side: look"}
+    answer = {"tx_id": "ab" * 32, "record": {"packets_sent": 0}, "flags": [flag]}
+    paths = []
+    monkeypatch.setattr(Client, "get", lambda _self, path: paths.append(path) or json.loads(json.dumps(answer)))
+    arguments = ("show", "record", "ab" * 32 + "/0")
+    lines = ctl(*arguments).out.splitlines()
+    assert lines[-2:] == ["", "one-way-media (packets_sent): One side: look"]
+    assert not any("items" in line for line in lines)
+    assert json.loads(ctl(*arguments, "--json", "--distance-km", "5000").out) == answer
+    assert paths == [f"/v1/records/{arguments[2]}", f"/v1/records/{arguments[2]}?distance_km=5000"]
 
 
 def test_values_are_shown_on_one_line() -> None:

@@ -108,6 +108,9 @@ def test_a_value_that_is_no_text_is_disclosed_as_it_is(commands: Commands, tmp_p
 def test_a_subject_is_found_and_forgotten_however_it_is_written(commands: Commands) -> None:
     for spelling in (ANNA, "tel:+44-20-7183-8750", "sip:+442071838750@any.test"):
         assert key(1).hex() in commands.said("find", "--subject", spelling)
+    assert "give --region" in commands.said("find", "--subject", "020 7183 8750")
+    assert "give --region" in str(commands.refused("shred", "--subject", "020 7183 8750", "--reason", "letter 9"))
+    assert commands.said("log") == "nothing was shredded\n"
     found = json.loads(commands.said("show", key(1).hex(), "--json"))
     assert (found["caller"], found["call_id"], found["held"]) == (ANNA, "call-1", False)
     said = commands.said("shred", "--subject", "-", "--region", "GB", "--reason", "letter 9", stdin="020 7183 8750\n")
@@ -130,7 +133,7 @@ def test_holds_and_retention(commands: Commands) -> None:
     assert commands.said("retention") == "private parts are kept for ever\nnothing is due\n"
     assert "30 days after their month" in commands.said("retention", "--days", "30")
     said = commands.said("shred", "--period", "2026-11", "--reason", "audit over")
-    assert said == "1 records of period 2026-11 are forgotten; 2 are under a hold and follow when it is released\n"
+    assert said == "1 record of period 2026-11 forgotten; 2 records kept by a hold until it is released\n"
     assert json.loads(commands.said("show", key(1).hex(), "--json"))["caller"] == ANNA
     assert commands.said("release", "1", "--who", "legal") == "hold 1 is released\n"
     assert "by legal" in commands.said("holds")
@@ -141,7 +144,7 @@ def test_holds_and_retention(commands: Commands) -> None:
 def test_what_is_over_is_shredded(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.cli.vault._now_ms", lambda: NOVEMBER_MS + 400 * 86_400_000)
     assert "due: 2026-11" in commands.said("retention", "--days", "365")
-    assert "3 records of period 2026-11 are forgotten" in commands.said("retention", "--apply")
+    assert "3 records of period 2026-11 forgotten" in commands.said("retention", "--apply")
     assert "nothing is due" in commands.said("retention")
 
 

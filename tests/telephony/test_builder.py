@@ -244,6 +244,14 @@ def test_codec_nobody_knows():
     assert (record.codec, warnings) == (0, ["codec QCELP is not in the registry: recorded as unknown"])
 
 
+@pytest.mark.parametrize(
+    ("codec", "told"), [("+447700900123", "+000000000000"), ("sip:anna@host.test", "xxx:xxxx@xxxx.xxxx"), ("7x", "0x")]
+)
+def test_a_private_value_in_the_column_of_the_codec_is_not_told(codec: str, told: str) -> None:
+    _, _, warnings = build_record(replace(parse_cdr(SAMPLES[0]), codec=codec), Profile(KEY), SALTS)
+    assert f"codec {told} is not in the registry: recorded as unknown" in warnings
+
+
 def test_more_packets_than_the_codec_sends():
     """A flood of packets would break the rule on packet time; the codec is then what cannot be right."""
     call = replace(recorded("answered"), caller_packets=5_000, caller_octets=800_000)

@@ -197,6 +197,7 @@ def test_report_of_another_call(bad, where):
         (quality(samples=1, method=QualityMethod.RFC3611), quality(samples=9, method=QualityMethod.RTPENGINE_10)),
         (quality(samples=9, method=QualityMethod.RTPENGINE_10), quality(samples=1, method=QualityMethod.RTPENGINE_13)),
         (quality(samples=1, method=QualityMethod.G107), quality(samples=9, method=QualityMethod.RFC3611)),
+        (quality(samples=1, average=reading(rtt_us=None)), quality(samples=None)),
         (quality(samples=4), quality(samples=3, lowest=reading())),
         (quality(lowest=reading(mos_milli=1000)), quality(average=reading(mos_milli=5000))),
     ],
@@ -223,6 +224,19 @@ def test_reports_that_do_not_fit_are_left_out_of_raw_only():
     call = add_quality(CALL, [report(quality(Observer.CALLEE), raw=big), report(quality(), raw=small)])
     assert json.loads(call.raw) == {"call": [{}], "reports": ["s" * 100]}
     assert (len(call.qualities), call.notes) == (2, (RAW_LEFT_OUT,))
+
+
+def test_report_of_a_leg_says_whose_ears():
+    """A platform that names legs does not say who called; the call does. A leg it has not is of another call."""
+    call = replace(CALL, legs=("7", "8"))
+    heard = quality(Observer.UNKNOWN)
+    assert [add_quality(call, [replace(report(heard), of_leg=leg)]).qualities[0].observer for leg in ("7", "8")] == [
+        Observer.CALLER,
+        Observer.CALLEE,
+    ]
+    with pytest.raises(FieldError) as caught:
+        add_quality(call, [replace(report(heard), of_leg="9")])
+    assert caught.value.where == "of_leg"
 
 
 def test_call_without_room_for_any_report():

@@ -14,7 +14,7 @@ from ledger.errors import EncodingError
 from telephony import pieces
 from telephony.adapters.base import Adapter
 from telephony.adapters.registry import Adapters
-from telephony.pieces import PIECE_ROWS, Found, Piece, cut, growing_layout_of, rows_in, split_piece
+from telephony.pieces import PIECE_ROWS, Found, Piece, Shape, cut, growing_layout_of, rows_in, split_piece
 
 FIXTURES = Path(__file__).parent / "fixtures"
 ADAPTERS = Adapters({"mapped": {f"my-{name}": {"preset": name} for name in ("3cx", "asterisk")}}).by_name
@@ -117,6 +117,14 @@ def test_every_piece_of_a_file_with_names_has_them() -> None:
     assert [piece.head for piece in found] == [names] * len(found)
     assert found[0].line == 3
     assert len(documents_in(ADAPTERS["cucm-cdr"], data)) == 2 * PIECE_ROWS
+
+
+@pytest.mark.parametrize(("name", "file"), [("my-asterisk", "mapped/Master.csv"), ("my-3cx", "mapped/3cx-cdr.log")])
+def test_rows_of_a_mapping_are_cut_too(name: str, file: str) -> None:
+    adapter, data = ADAPTERS[name], (FIXTURES / file).read_bytes()
+    assert growing_layout_of(adapter).shape is Shape.CSV
+    assert len(documents_in(adapter, data * 60, 999)) == 60 * len(documents_in(adapter, data))
+    assert len(list(cut(adapter, trickle(data * 60, 999)))) > 1
 
 
 def test_one_bad_row_costs_itself_alone() -> None:

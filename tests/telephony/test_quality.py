@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ledger.cdr import Band, CallRecord, Leg, Levels, MosKind, Observer, Quality, QualityMethod, Reading, Service
 from ledger.codec import decode, encode
-from ledger.models import emodel, rtpengine13
+from ledger.models import emodel, freeswitch, rtpengine13
+from ledger.models.rounding import divide_half_up
 from ledger.models.tables import CODECS
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from telephony.builder import Profile, build_record
@@ -91,6 +92,14 @@ def test_extremes_of_rtpengine_13_need_their_inputs():
     assert record.quality.best is None
 
 
+@given(st.integers(1, 100))
+def test_an_r_of_freeswitch_one_below_the_model_is_as_good(r):
+    """It divides in floating point: where the quotient is a whole percent, R may be one lower, and MOS with it."""
+    average = replace(MEAN, mos_milli=10 * divide_half_up(freeswitch.mos_milli_of(r - 1), 10))
+    record, warnings = built(heard(QualityMethod.FREESWITCH, r_milli=1000 * (r - 1), average=average))
+    assert (record.quality.r_milli, warnings) == (1000 * (r - 1), [])
+
+
 def test_the_lowest_figures_of_freeswitch_are_on_the_scale():
     """Its cubic dips to 0.98; what else is below 1 is no MOS."""
     record, warnings = built(heard(QualityMethod.FREESWITCH, r_milli=3_000, average=replace(MEAN, mos_milli=990)))
@@ -168,6 +177,7 @@ COMPLETE = {"average": NONE_GIVEN, "one_way_us": 120_000, "packets_expected": 29
         (COMPLETE, "", "codec unknown has no confirmed values to compute one with"),
         ({**COMPLETE, "one_way_us": 2_000_001}, "PCMA", "G.107 cannot rate this loss and delay"),
         ({**COMPLETE, "packets_lost": 3}, "PCMA", "G.107 cannot rate this loss and delay"),
+        ({**COMPLETE, "packets_expected": 249}, "PCMA", "249 packets in 6207 ms of talk are too few to compute one"),
     ],
 )
 def test_what_cannot_be_rated_says_why_and_leaves_it_to_another_observer(figures, codec, warning):

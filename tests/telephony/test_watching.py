@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -253,6 +255,17 @@ def test_tables_of_the_configuration() -> None:
 def test_wrong_tables_are_named(name: str, table: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words.replace("|", r"\|")):
         parse_watch(name, table)
+
+
+def test_the_document_shows_tables_that_work_and_names_every_option() -> None:
+    document = (Path(__file__).parent.parent.parent / "docs" / "agent.md").read_text()
+    shown = [tomllib.loads(text) for text in re.findall(r"^```toml\n(.*?)^```", document, re.MULTILINE | re.DOTALL)]
+    watched = [parse_watch(name, table) for text in shown for name, table in text.get("watch", {}).items()]
+    assert len(watched) >= 5
+    assert all(adapter_for(watch, ADAPTERS) for watch in watched)
+    table = document.partition("\n## Watched files\n")[2].partition("\n## ")[0]
+    named = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(named) == sorted(watching._FOLDER_OPTIONS | watching._FOLLOW_OPTIONS)
 
 
 def test_a_watch_needs_a_platform_that_fits() -> None:

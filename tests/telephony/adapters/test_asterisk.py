@@ -16,8 +16,9 @@ from ledger.cdr import MosKind, Observer, QualityMethod, ReleasedBy
 from ledger.errors import ConfigError, EncodingError, FieldError
 from telephony.adapters.asterisk import COLUMNS, NEW_COLUMNS, columns_of, make_asterisk, make_asterisk_json
 from telephony.adapters.base import DOCUMENTS_PER_BODY_MAX
+from telephony.adapters.clocks import choose_reading, read_moment
 from telephony.adapters.registry import Adapters
-from telephony.adapters.values import Moment, choose_times, read_moment, split_rows
+from telephony.adapters.rows import split_rows
 from telephony.source import SourceCall, SourceReading
 from tests.telephony.adapters.fuzzing import ALMOST, ENDINGS, JSON_VALUES, damaged, outcome, outcomes
 
@@ -333,12 +334,12 @@ def test_no_time(text):
 
 
 def test_times_out_of_order():
-    one, two = Moment((1000,), 1000), Moment((2000,), 1000)
-    assert choose_times(one, None, two, None, None) == (1000, 0, 2000, False)
-    assert choose_times(one, two, two, 99, 99) == (1000, 2000, 2000, False)
-    for start, answer, end in ((two, None, one), (one, two, one), (two, one, two)):
+    one, two = [1000], [2000]
+    assert choose_reading(one, [], two, (None, None), 1) == ((1000, 0, 2000), False)
+    assert choose_reading(one, two, two, (99, 99), 1) == ((1000, 2000, 2000), False)
+    for start, answer, end in ((two, [], one), (one, two, one), (two, one, two)):
         with pytest.raises(FieldError, match="out of order"):
-            choose_times(start, answer, end, None, None)
+            choose_reading(start, answer, end, (None, None), 1)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.errors import FieldError
-from telephony.adapters.clocks import Times, choose_times, read_clock, readings_ms
+from telephony.adapters.clocks import Times, choose_reading, choose_times, read_clock, readings_ms
 
 VIENNA = ZoneInfo("Europe/Vienna")
 DAY_MS = 86_400_000
@@ -83,6 +83,15 @@ def test_without_a_duration_the_shortest_call_and_then_the_earlier():
     assert choose_times(setup, [], end, (None, None), 1000).setup_ms == at("2026-10-25T01:50:00")
     both = readings("2026-10-25T02:30:00")[0]
     assert choose_times(both, [], both, (None, None), 1000) == Times(both[0], 0, both[0])
+
+
+def test_whether_a_reading_is_a_guess():
+    """It is where the durations fit another one as well."""
+    setup, end = readings("2026-10-25T02:50:00")[0], readings("2026-10-25T03:00:00")[0]
+    assert choose_reading(setup, [], end, (600_000, None), 1000) == ((end[0] - 600_000, 0, end[0]), False)
+    assert choose_reading(setup, [], end, (None, None), 1000) == ((end[0] - 600_000, 0, end[0]), True)
+    both = readings("2026-10-25T02:30:00")[0]
+    assert choose_reading(both, [], both, (0, None), 1000) == ((both[0], 0, both[0]), True)
 
 
 def test_a_call_over_the_change_is_not_negative():

@@ -14,6 +14,7 @@ from ledger.errors import EncodingError, FieldError
 from telephony.adapters.base import Adapter
 from telephony.adapters.discreet import DiscreetAdapter, without_values
 from telephony.adapters.registry import Adapters
+from telephony.pieces import Shape, growing_layout_of
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 NUMBER, NATIONAL, PERSON, CALL_ID = "+447700900123", "07700900123", "zelda", "qqxz.7f3a@pbx.test"
@@ -138,3 +139,9 @@ def test_the_kind_of_an_error_stays() -> None:
 def test_every_adapter_of_an_agent_is_discreet() -> None:
     adapters = Adapters()
     assert {type(adapter) for adapter in (*adapters.by_name.values(), *adapters.by_kind.values())} == {DiscreetAdapter}
+
+
+def test_what_an_adapter_is_can_still_be_asked() -> None:
+    """A file of CSV that a mapping explains is cut by its rows."""
+    adapters = Adapters({"mapped": {"ast": {"preset": "asterisk", "timezone": "Europe/Vienna"}}})
+    assert growing_layout_of(adapters.by_name["ast"]).shape is Shape.CSV

@@ -148,6 +148,12 @@ def test_encodings_of_json(encoding):
     assert dataclasses.replace(call_of(ENCODINGS[encoding]), raw="") == dataclasses.replace(call_of(A_LEG), raw="")
 
 
+@pytest.mark.parametrize("encoded", [A_LEG.strip(), *(body for body in ENCODINGS.values() if body[:4] == b"cdr=")])
+def test_a_failed_posts_file_is_the_same_document_as_the_post(encoded):
+    """It has no ``cdr=``, but a line's end. Handed in too, it is known, not another content of the same call."""
+    assert JSON.split(encoded.removeprefix(b"cdr=") + b"\n", "") == JSON.split(encoded, "")
+
+
 @pytest.mark.parametrize(
     "body",
     [

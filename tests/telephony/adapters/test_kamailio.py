@@ -62,6 +62,59 @@ def test_round_trip_is_in_microseconds():
     assert parse_cdr(SAMPLES[0]).qualities[0].average.rtt_us == sum(trips) // len(trips)
 
 
+MORE = (
+    "loss_min=0;jitter_min=1;rtt_min=1051;rtt_leg_min=529;loss_max=0;jitter_max=1;rtt_max=1051;rtt_leg_max=529;"
+    "rtt_leg_min_a=529;rtt_leg_max_a=529;rtt_leg_min_b=522;rtt_leg_max_b=522"
+)
+"""As kamailio.cfg wrote it with Kamailio 5.6.3."""
+LEGS = ("", "_a", "_b")
+MEASURED = {
+    **{
+        f"{name}_{which}{leg}": value
+        for leg in LEGS
+        for which in ("min", "max", "avg")
+        for name, value in (("mos", "4.1"), ("loss", "1"), ("jitter", "7"), ("rtt", "900"), ("rtt_leg", "400"))
+    },
+    **{f"mos_{which}_at{leg}": "0:07" for leg in LEGS for which in ("min", "max")},
+    **{f"mos_samples{leg}": "5" for leg in LEGS},
+}
+"""All 54 that rtpengine's module sets, by the names of kamailio.cfg."""
+OTHER = {"mos": "3.9", "loss": "2", "jitter": "8", "rtt": "901"}
+
+
+@pytest.mark.parametrize("name", sorted(MEASURED))
+def test_every_figure_of_rtpengine_is_read(name):
+    """Another value of any of them makes another call; the round trip of one leg alone is in the raw record only."""
+    assert len(MEASURED) == 54
+    value = "0:08" if "_at" in name else "6" if "samples" in name else OTHER[name.partition("_")[0]]
+    before, after = (parse_cdr(minimal(**{**MEASURED, name: each})) for each in (MEASURED[name], value))
+    assert before.raw != after.raw
+    assert (before.qualities != after.qualities) == (not name.startswith("rtt_leg"))
+
+
+def test_inputs_of_the_extremes_of_the_whole_call():
+    """They share a field; one that has a field of its own there is taken from that."""
+    extremes = {"mos_avg": "4.4", "mos_min": "4.4", "mos_min_at": "0:02", "mos_max": "4.4", "mos_max_at": "0:03"}
+    (quality,) = parse_cdr(minimal(**extremes, mos_more=MORE)).qualities
+    assert quality.lowest == SourceReading(4400, 1051, 1000, 0, 2000)
+    assert quality.highest == SourceReading(4400, 1051, 1000, 0, 3000)
+    (other,) = parse_cdr(minimal(**extremes, mos_more=MORE, rtt_min="77")).qualities
+    assert (other.lowest.rtt_us, other.highest.rtt_us) == (77, 1051)
+
+
+@pytest.mark.parametrize("more", ["", "x", ";;", "=", "loss_min", "mos_min=9", "call_id=z", "loss_min=;rtt_min="])
+def test_shared_field_says_nothing_else(more):
+    """Only the figures that it is for are taken from it."""
+    call = parse_cdr(minimal(mos_avg="4.4", mos_min="4.3", mos_more=more))
+    assert (call.call_id, call.qualities[0].lowest) == ("c", SourceReading(4300, None, None, None, None))
+
+
+def test_a_bad_figure_in_the_shared_field_is_named():
+    with pytest.raises(FieldError) as caught:
+        parse_cdr(minimal(mos_avg="4.4", mos_min="4.3", mos_more="loss_min=101"))
+    assert caught.value.where == "loss_min"
+
+
 def test_older_samples_without_quality():
     """No RTCP and no answer both mean no quality; the attempt's start is never after its end."""
     silent, busy = parse_cdr(SAMPLES[1]), parse_cdr(SAMPLES[2])

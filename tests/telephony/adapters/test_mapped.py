@@ -17,6 +17,7 @@ from telephony.adapters.mapped import SKIPPED, MappedAdapter, MappedSources, mak
 from telephony.adapters.mapping import parse_mapping, preset_names
 from telephony.adapters.registry import Adapters
 from telephony.source import SourceQuality, SourceReading
+from tests.telephony.adapters.fuzzing import outcomes
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ASTERISK_FILE = (FIXTURES / "mapped" / "Master.csv").read_bytes()
@@ -395,6 +396,14 @@ def outcome(adapter, document: bytes) -> str:
         return type(adapter.parse(document)).__name__
     except LedgerError as error:
         return type(error).__name__
+
+
+def test_a_line_that_is_no_json_is_refused_alone():
+    """Cut off by a crash, or two objects in one line: the good ones before and after it stay."""
+    adapter = mapped(f'format = "json"\n{SMALL}')
+    good = json.dumps({"id": "c", "start": "10", "secs": "5"}).encode()
+    body = b"\n".join([good, good[:9], good + b"," + good, b"\xff", good])
+    assert outcomes(adapter, body) == ["SourceCall", "EncodingError", "EncodingError", "EncodingError", "SourceCall"]
 
 
 @given(st.sampled_from(PRESETS), st.binary(max_size=60), st.integers(0, 5000))

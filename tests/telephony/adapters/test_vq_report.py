@@ -86,6 +86,14 @@ def test_interval_report_is_no_report_of_the_call():
     assert (quality.samples, quality.observer, quality.average.mos_milli) == (None, Observer.UNKNOWN, 4100)
 
 
+def test_levels_of_a_stretch_are_not_those_of_the_call():
+    """They stay in the raw record; a report of nothing else is kept all the same, since it was measured."""
+    stretch = RFC.replace(b"VQSessionReport", b"VQIntervalReport")
+    assert (parsed(RFC).levels is not None, parsed(stretch).levels) == (True, None)
+    part = parsed(b"VQIntervalReport\nCallID:c\nSignal:SL=-20")
+    assert (part.qualities, part.levels) == ((), None)
+
+
 def test_order_of_lines_does_not_matter():
     """Within each block lines may stand in any order, and names in any letters."""
     head, _, rest = RFC.decode().replace("\r\n  ", " ").partition("LocalMetrics:\r\n")

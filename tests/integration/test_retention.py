@@ -1,0 +1,69 @@
+"""A running agent keeps to its vault's retention policy, and no clock decides it alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ledger.commitment import PrivatePart, make_private_part
+from node.clock import now_ms
+from telephony.vault import Vault, VaultEntry
+from telephony.vault_keys import DAY_MS, period_of
+from tests.integration.test_agent import FakeNode, agent_on, configure, serving, until
+from tests.telephony.agent_kit import SECRET, World
+
+DAYS = 90
+OLD, HELD, NEW = (bytes([number]) * 16 for number in range(3))
+AGE_DAYS = {OLD: 400, HELD: 400, NEW: 1}
+
+
+def part_of(number: int) -> PrivatePart:
+    """Return a private part."""
+    return make_private_part({"caller": f"+4477009001{number:02}"}, [bytes([i]) * 32 for i in range(7)])
+
+
+def fill(directory: Path) -> None:
+    """Make a vault with an old record, another under a hold, a new one, and a policy."""
+    vault = Vault(directory, SECRET)
+    entries = [VaultEntry(key, now_ms() - days * DAY_MS, b"c" * 32, part_of(key[0])) for key, days in AGE_DAYS.items()]
+    vault.put_many(entries)
+    vault.erasure.set_retain_days(DAYS)
+    vault.erasure.holds.place(reason="dispute", who="billing", now_ms=now_ms(), records=[HELD])
+    vault.close()
+
+
+def parts_in(directory: Path) -> dict[bytes, bool]:
+    """Return which records still have their private part."""
+    vault = Vault(directory, SECRET)
+    kept = {key: vault.get(key) is not None for key in AGE_DAYS}
+    vault.close()
+    return kept
+
+
+async def test_months_whose_time_is_over_are_forgotten(tmp_path: Path) -> None:
+    fill(tmp_path / "spool" / "vault")
+    month = period_of(now_ms() - 400 * DAY_MS)
+    async with serving(FakeNode(World(tmp_path))) as url, agent_on(configure(tmp_path, url)) as (agent, _):
+        await until(agent._vault.erasure.log)
+        (done,) = agent._vault.erasure.log()
+        assert (done.kind, done.what, done.records, done.held) == ("period", month, 1, 1)
+        assert done.reason == f"retention: kept {DAYS} days after its month"
+    assert parts_in(tmp_path / "spool" / "vault") == {OLD: False, HELD: True, NEW: True}
+
+
+@pytest.mark.parametrize("who", ["no node", "its own", "the node's"])
+async def test_no_clock_decides_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: str) -> None:
+    """Without a node's time nothing is forgotten, nor where one of the two says that it is not over."""
+    fill(tmp_path / "spool" / "vault")
+    async with agent_on(configure(tmp_path)) as (agent, _):
+        if who == "its own":
+            monkeypatch.setattr("telephony.agent.now_ms", lambda: now_ms() - 380 * DAY_MS)
+        if who != "no node":
+            agent._clock.told(now_ms() if who == "its own" else now_ms() - 380 * DAY_MS)
+        agent._forget_what_is_over()
+        assert agent._vault.erasure.log() == []
+        agent._clock.told(now_ms())
+        monkeypatch.undo()
+        agent._forget_what_is_over()
+        assert len(agent._vault.erasure.log()) == 1
