@@ -14,8 +14,8 @@ from typing import Annotated, Literal, get_args
 from msgspec import Meta
 
 from ledger import merkle
-from ledger.codec import Bytes32, Wire
-from ledger.crypto import hash_of
+from ledger.codec import Bytes32, Wire, encode
+from ledger.crypto import hash_of, tagged_hash
 from ledger.errors import FieldError, InvalidProof
 
 PrivateName = Literal["caller", "callee", "call_id", "from_tag", "to_tag", "addresses", "raw"]
@@ -84,7 +84,7 @@ def field_leaf(field: PrivateField) -> bytes:
 
 def party_commitment(part: PrivatePart) -> bytes:
     """Return the 32-byte commitment that goes into the record."""
-    return merkle.root_of([field_leaf(field) for field in part.fields])
+    return merkle.root_of([tagged_hash("private", encode(field)) for field in part.fields])
 
 
 def prove_field(part: PrivatePart, name: str) -> list[bytes]:

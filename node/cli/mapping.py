@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ledger.errors import LedgerError
+from ledger.errors import ConfigError, EncodingError
 
 if TYPE_CHECKING:
     from telephony.adapters.mapped import MappedAdapter
@@ -22,6 +22,8 @@ map_app = typer.Typer(no_args_is_help=True, help="Mapping files for CDRs of plat
 TRIED_NAME: Final = "tried"
 """A mapping has its name from the configuration; here it has none yet."""
 ROWS_SHOWN: Final = 10
+SAMPLE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""A sample is tried whole; what is handed in is limited by the agent, post by post."""
 
 
 @map_app.callback()
@@ -41,41 +43,48 @@ def check(
     Status 1 where the mapping is wrong or a row is refused.
     """
     from node.cli.output import print_line, read_file
-    from telephony.adapters.base import BODY_BYTES_MAX
     from telephony.adapters.mapped import MappedAdapter, read_mapping
     from telephony.adapters.mapping import preset_names
 
     is_preset = mapping in preset_names() and not Path(mapping).exists()
+    if not is_preset and not Path(mapping).expanduser().exists():
+        presets = ", ".join(preset_names())
+        raise ConfigError("neither a file nor a preset", where=mapping, expected=f"a TOML file, or one of {presets}")
     read = read_mapping(TRIED_NAME, None if is_preset else mapping, mapping if is_preset else None, timezone or None)
     adapter = MappedAdapter(read)
     if not sample:
         print_line("the mapping is right; with a file of CDRs behind it, it is tried on them")
         return
-    raise typer.Exit(_try_rows(adapter, read_file(sample, bytes_max=BODY_BYTES_MAX), rows))
+    raise typer.Exit(_try_rows(adapter, read_file(sample, bytes_max=SAMPLE_BYTES_MAX), rows))
 
 
 def _try_rows(adapter: MappedAdapter, body: bytes, shown: int) -> int:
-    """Print the calls and the refusals of a sample, and return the exit status."""
+    """Print the calls and the refusals of a sample, and return the exit status. Raises EncodingError for no sample."""
     from node.cli.output import print_line
+    from telephony.adapters.discreet import without_values
 
-    documents, _ = adapter.split(body, "")
-    seen: dict[tuple[str, str, int], int] = {}
-    refused = 0
-    for number, document in enumerate(documents, 1):
+    try:
+        documents = adapter.numbered(body)
+    except EncodingError as error:
+        raise without_values(error) from None
+    seen: dict[tuple[str, str, int], str] = {}
+    calls = 0
+    for where, document in documents:
         try:
             call = adapter.parse(document)
-        except LedgerError as error:
-            refused += 1
-            print_line(f"row {number}: refused: {error.sentence()}")
+        except EncodingError as error:
+            print_line(f"{where}: refused: {without_values(error).sentence()}")
             continue
-        if number <= shown:
-            print_line("\n".join(f"row {number}: {line}" for line in lines_of(call)))
+        calls += 1
+        if calls <= shown:
+            print_line("\n".join(f"{where}: {line}" for line in lines_of(call)))
         identity = (call.call_id, call.from_tag, call.invite_cseq)
         if identity in seen:
-            print_line(f"row {number}: the same call as row {seen[identity]}: the ledger counts one of them")
-        seen.setdefault(identity, number)
-    print_line(f"{len(documents)} rows: {len(documents) - refused} calls, {len(seen)} different, {refused} refused")
-    return 1 if refused else 0
+            print_line(f"{where}: the same call as {seen[identity]}: the ledger counts one of them")
+        seen.setdefault(identity, where)
+    refused = len(documents) - calls
+    print_line(f"{len(documents)} rows: {calls} calls, {len(seen)} different, {refused} refused")
+    return 1 if refused or not documents else 0
 
 
 def lines_of(call: SourceCall) -> list[str]:
@@ -88,12 +97,20 @@ def lines_of(call: SourceCall) -> list[str]:
     lines = [
         f"call {masked(call.call_id)}, from tag {masked(call.from_tag) or 'none'}, {parties}",
         f"  setup {_utc(call.setup_ms)}, {talk}, ended after {_seconds(call.end_ms - call.setup_ms)}",
-        f"  {outcome}, released by {call.released_by.name.lower()}, codec {call.codec or 'unknown'}",
+        f"  {outcome}, released by {call.released_by.name.lower()}, codec {_codec(call.codec)}",
     ]
     for quality in call.qualities:
         what = f"{method_name(quality.method)}, {quality.observer.name.lower()}, {quality.kind.name}"
         lines.append(f"  quality ({what}): {_reading(quality.average)}")
     return lines + [f"  note: {note}" for note in call.notes]
+
+
+def _codec(name: str) -> str:
+    """Return a codec's name if it is one: where a mapping is wrong, a number may stand there."""
+    from ledger.models.tables import CODECS
+
+    is_known = name.lower() in {codec.name.lower() for codec in CODECS.values()}
+    return name if is_known else f"{masked(name)}, which is in no registry" if name else "unknown"
 
 
 def masked(text: str) -> str:

@@ -65,11 +65,29 @@ class MappedAdapter:
 
     def split(self, body: bytes, _media_type: str, /) -> tuple[list[bytes], bool]:
         """Return the rows of a file: each with the mapping's name, and with the names of its columns."""
-        mapping = self.mapping
-        rows, many = split_json_lines(body) if mapping.is_json else (_split_csv(body, mapping), True)
+        rows, many = self._rows(body)
         check_count(len(rows))
-        name = encode_row(mapping.name)
-        return [b"[%b,%b]" % (name, row) for row in rows], many
+        return [self._document(row) for _, row in rows], many
+
+    def numbered(self, body: bytes) -> list[tuple[str, bytes]]:
+        """Return what ``split`` does, however many there are, each with where it stands: ``line 7``, ``entry 7``.
+
+        Entries are those of a JSON array, which lines say nothing of. Raises EncodingError.
+        """
+        rows, _ = self._rows(body)
+        return [(where, self._document(row)) for where, row in rows]
+
+    def _rows(self, body: bytes) -> tuple[list[tuple[str, bytes]], bool]:
+        if not self.mapping.is_json:
+            return [(f"line {line}", row) for line, row in _split_csv(body, self.mapping)], True
+        rows, many = split_json_lines(body)
+        lines = [number for number, line in enumerate(body.split(b"\n"), 1) if line.strip()]
+        is_by_line = many and len(lines) == len(rows)
+        places = [f"line {line}" for line in lines] if is_by_line else [f"entry {n}" for n in range(1, len(rows) + 1)]
+        return list(zip(places, rows, strict=True)), many
+
+    def _document(self, row: bytes) -> bytes:
+        return b"[%b,%b]" % (encode_row(self.name), row)
 
     def check(self, document: bytes) -> None:
         """Raise for a document that is no row of this mapping; its values are looked at when it is parsed."""
@@ -181,7 +199,8 @@ def decode_document(document: bytes) -> tuple[str, bytes]:
     return name, bytes(raw)
 
 
-def _split_csv(body: bytes, mapping: CdrMapping) -> list[bytes]:
+def _split_csv(body: bytes, mapping: CdrMapping) -> list[tuple[int, bytes]]:
+    """Return the rows of a file, each with its line."""
     rows = read_rows(body, delimiter=mapping.delimiter, encoding=mapping.encoding, quoting=mapping.quoting)
     names = mapping.columns
     if mapping.header:
@@ -192,12 +211,11 @@ def _split_csv(body: bytes, mapping: CdrMapping) -> list[bytes]:
         _check_header(header, mapping, line)
     for _ in range(mapping.skip_lines):
         next(rows, None)
-    return [
-        encode_row(
-            named_row(names or [str(number) for number in range(1, len(cells) + 1)], cells, ragged=mapping.ragged)
-        )
-        for _, cells in rows
-    ]
+    found = []
+    for line, cells in rows:
+        columns = names or [str(number) for number in range(1, len(cells) + 1)]
+        found.append((line, encode_row(named_row(columns, cells, ragged=mapping.ragged))))
+    return found
 
 
 def _check_header(header: list[str], mapping: CdrMapping, line: int) -> None:

@@ -178,11 +178,20 @@ class Listener:
 
 @contextmanager
 def agent_of(cluster: Cluster, place: ClusterNode, nodes: list[str], home: Path) -> Iterator[tuple[Client, int]]:
-    """An agent process that signs as the member of ``place``; it has stopped behind the block."""
+    """An agent process that signs as the member of ``place``; it has stopped behind the block.
+
+    It watches the folder ``platform`` beside its own.
+    """
     home.mkdir()
+    watched = home.parent / "platform"
+    watched.mkdir()
+    table = {"source": "kamailio", "directory": str(watched), "settle_s": 0}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items()]
+    (home / "agent.toml").write_text("\n".join(["[watch.files]", *lines, ""]))
     text, token = new_token("proxy", ["submit"])
     (home / "tokens.json").write_text(json.dumps([{"name": "proxy", "sha256": token.sha256, "roles": ["submit"]}]))
     options = {
+        "--config": str(home / "agent.toml"),
         "--listen": "127.0.0.1:0",
         "--spool": str(home / "spool"),
         "--to": ",".join(nodes),
@@ -282,6 +291,14 @@ def feed_everything(proxy: Client, node: Client, spool: Path) -> None:
         for record in ({}, {"codec": CALLER}, {CALLEE: CALLER}, CALLER):
             assert node.ask("/v1/records", json.dumps({"record": record, "private": private}).encode())[0] == 400
             assert node.ask("/v1/records", json.dumps({"record": record, CALLER: private}).encode())[0] == 400
+    watched = spool.parent.parent / "platform"
+    for number, name in ((200, "good"), (201, "bad")):
+        document = call(number) if name == "good" else call(number, end_time=CALLER)
+        hidden = watched / ".new"
+        hidden.write_text(json.dumps(document) + "\n")
+        hidden.rename(watched / f"{CALLER}-qqxzvv-{name}.json")
+    wait_until("the good file is done with", lambda: any(watched.glob("done/*-good.json")))
+    wait_until("the bad file is put aside", lambda: any(watched.glob("failed/*-bad.json.reason")))
     # All but the begin of a call is on the chain or a dead letter, and no longer in the clear.
     wait_until("all is final", lambda: json.loads(proxy.ask("/healthz")[1])["backlog"] == 1)
     wait_until("the spool is at rest", lambda: not b"".join(path.read_bytes() for path in spool.glob("*.seg")))
@@ -309,7 +326,9 @@ def look_everywhere(
     folder: Path, sent: list[bytes], handed: list[bytes], answers: list[bytes], commitment: bytes
 ) -> None:
     """Look for what was planted in everything, having made sure that it would be found."""
-    files = files_in(folder)
+    files = files_in(folder / "net", folder / "agent")
+    (reason,) = (folder / "platform" / "failed").glob("*.reason")
+    assert told_in(reason.read_bytes()) == []
     letters = folder / "agent" / "spool" / "dead" / "letters.jsonl"
     assert letters.stat().st_mode & 0o777 == 0o600
     assert letters.parent.stat().st_mode & 0o777 == 0o700
@@ -339,7 +358,7 @@ def forget_and_verify(folder: Path, cluster: Cluster, vault: Vault, record: tupl
     (key, month), disclosed = record, folder / "callee.json"
     assert json.loads(vault.said("show", key, "--json"))["caller"] == CALLER
     said = vault.said("shred", "--subject", "-", "--reason", "letter of 21 November", stdin=f"sip:{CALLER}@any.test\n")
-    assert said.startswith(f"{CALLS} records of subject ")
+    assert said.startswith(f"{CALLS + 1} records of subject ")
     shown = json.loads(vault.said("show", key, "--json"))
     for name in ("caller", "call_id", "from_tag", "addresses", "raw"):
         assert re.fullmatch(r"\(shredded on 20\d\d-\d\d-\d\d: letter of 21 November\)", shown[name])
@@ -385,7 +404,7 @@ def test_planted_numbers_are_in_the_vault_alone_and_can_be_forgotten(tmp_path: P
                     answers += [*metrics_of(nodes), proxy.ask("/metrics")[1], proxy.ask("/healthz")[1]]
                 found = vault.said("find", "--subject", "-", stdin=CALLER + "\n")
                 records = re.findall(r"([0-9a-f]{32}) +(20\d\d-\d\d)", found)
-                assert len(records) == CALLS
+                assert len(records) == CALLS + 1
                 shown = json.loads(vault.said("disclose", records[0][0], "--field", "callee"))
                 commitment = commitment_of(nodes[3], shown["record"])
                 stop_all(nodes)

@@ -25,8 +25,8 @@ RTPENGINE, REPORT, XR = (
 
 def blocks(language: str, text: str = DOCUMENT) -> list[str]:
     """Return the fenced blocks of a language, without the indentation of the list that they are in."""
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+    found = re.findall(r"^( *)```([\w-]*)\n(.*?)^ *```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, name, block in found if name == language]
 
 
 def named(section: str) -> set[str]:
