@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from ledger.errors import ConfigError
 from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_config
