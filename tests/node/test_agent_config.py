@@ -8,11 +8,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
 from ledger.errors import ConfigError
 from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_config
 from node.config import Address
-from telephony.watching import parse_watch
+from telephony.agent import Agent, AgentSettings, steady_ms
+from telephony.agent_http import Metrics
+from telephony.builder import Profile
+from telephony.watching import Folder, FolderSettings
+from tests.telephony.agent_kit import GENESIS, KEY, MEMBER, SECRET
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 DOCUMENT = (DOCS / "agent.md").read_text()
@@ -64,16 +69,26 @@ def test_every_option_is_in_the_document() -> None:
     )
 
 
-def test_the_file_in_the_document_can_be_used(tmp_path: Path) -> None:
-    toml, *_ = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
+    settings = AgentSettings(
+        tmp_path / "spool", ("http://a",), GENESIS, MEMBER, KEY, Profile(SECRET), tmp_path / "vault"
+    )
+    agent = Agent(settings)
+    registry = CollectorRegistry()
+    watched = FolderSettings("cdrs", "kamailio", tmp_path)
+    folder = Folder(watched, agent.adapters.by_name["kamailio"], agent.intake.keep, steady_ms=steady_ms)
+    registry.register(Metrics(agent, [folder]))
+    names = set(re.findall(r"^(ledger_agent_\w+)[ {]", generate_latest(registry).decode(), re.MULTILINE))
+    await agent.stop()
+    assert names == set(re.findall(r"^\| `(ledger_agent_\w+)", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+
+
+def test_the_unit_and_the_files_in_the_document_can_be_used(tmp_path: Path) -> None:
+    """What is shown of the configuration, piece by piece, makes one file."""
+    toml = "\n".join(re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL))
     (tmp_path / "agent.toml").write_text(toml)
-    found, shown = load_agent_config({}, {}, tmp_path / "agent.toml"), tomllib.loads(toml)
-    assert (found.to, found.watch) == (tuple(shown["to"]), shown["watch"])
-    assert [parse_watch(name, table).name for name, table in found.watch.items()] == list(shown["watch"])
-
-
-def test_the_unit_and_what_is_added_to_it_can_be_read() -> None:
-    """What systemd itself says of the unit is asked where there is one."""
+    config, table = load_agent_config({}, {}, tmp_path / "agent.toml"), tomllib.loads(toml)
+    assert (config.to, set(config.watch)) == (tuple(table["to"]), set(table["watch"]))
     text = (DOCS / "systemd" / "ledger-agent.service").read_text()
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.read_string(text)
