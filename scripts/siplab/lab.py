@@ -20,7 +20,7 @@ from typing import TextIO
 
 from siplab.calls import Exchange, Outcome, Plan, ask_rtpengine, plans
 from siplab.phone import is_installed
-from siplab.programs import Program, free_udp_port, missing_packages, start_kamailio, start_rtpengine
+from siplab.programs import PRIVATE_MIB, Program, free_udp_port, missing_packages, start_kamailio, start_rtpengine
 from siplab.relay import Path as NetworkPath
 from siplab.sink import Sink
 from siplab.sip import Dialog, LabError, Message, new_branch
@@ -78,7 +78,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-logs", type=Path, help="leave configuration and logs of the programs in this folder")
     parser.add_argument("--config", type=Path, default=CONFIG, help="Kamailio configuration to run")
     parser.add_argument("--sink-refuses", type=int, default=0, help="the sink first answers 503 so many times")
+    parser.add_argument(
+        "--private-mib", type=int, default=PRIVATE_MIB, help="memory of each Kamailio process, 8 to 256 (default 32)"
+    )
     options = parser.parse_args(arguments)
+    if not 8 <= options.private_mib <= 256:
+        parser.error("--private-mib: 8 to 256")
     if not 1 <= options.calls <= 100:
         parser.error("--calls: 1 to 100")
     if not 1 <= options.busy <= 1000:
@@ -172,7 +177,7 @@ async def run_calls(options: argparse.Namespace, folder: Path, url: str, token: 
             "INGEST_URL": f'"{url}"',
             "INGEST_TOKEN": f'"{token}"',
         }
-        kamailio = await start_kamailio(folder, options.config, settings)
+        kamailio = await start_kamailio(folder, options.config, settings, private_mib=options.private_mib)
         programs.append(kamailio)
         await ping_proxy(exchange, kamailio)
         outcomes = await place_all(

@@ -24,6 +24,8 @@ NEEDED_MODULES = {
 """What docs/kamailio/kamailio.cfg loads beyond Debian's plain kamailio package, and the package of each."""
 
 STOP_GRACE_S = 5.0
+PRIVATE_MIB = 32
+"""Enough for full batches of CDRs; see docs/kamailio.md."""
 PORT_SPAN = 200
 """RTP ports given to rtpengine: 4 a call."""
 
@@ -121,8 +123,13 @@ async def start_rtpengine(folder: Path) -> tuple[Program, int]:
     return started, control
 
 
-async def start_kamailio(folder: Path, config: Path, settings: dict[str, str]) -> Program:
-    """Start Kamailio on a copy of ``config`` with ``settings`` as its kamailio-local.cfg."""
+async def start_kamailio(
+    folder: Path, config: Path, settings: dict[str, str], *, private_mib: int = PRIVATE_MIB
+) -> Program:
+    """Start Kamailio on a copy of ``config`` with ``settings`` as its kamailio-local.cfg.
+
+    private_mib: memory that each of its processes has for itself.
+    """
     local = folder / "kamailio-local.cfg"
     local.touch(mode=0o600)
     local.write_text("".join(f"#!define {name} {value}\n" for name, value in settings.items()))
@@ -130,6 +137,6 @@ async def start_kamailio(folder: Path, config: Path, settings: dict[str, str]) -
         shutil.copyfile(config, folder / "kamailio.cfg")
     except OSError as error:
         raise LabError(f"{config} cannot be read: {error.strerror}") from None
-    arguments = ["-DD", "-E", "-f", str(folder / "kamailio.cfg"), "-m", "64", "-M", "8"]
+    arguments = ["-DD", "-E", "-f", str(folder / "kamailio.cfg"), "-m", "64", "-M", str(private_mib)]
     arguments += ["-Y", str(folder), "-P", str(folder / "kamailio.pid")]
     return await Program.start("kamailio", arguments, folder / "kamailio.log")

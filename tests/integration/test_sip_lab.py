@@ -219,6 +219,15 @@ def test_a_queue_comes_in_batches(tmp_path):
     assert (sum(lab["batches"]), max(lab["batches"])) == (133, 50)
 
 
+@pytest.mark.system
+@needs_programs
+def test_too_little_memory_for_full_batches_costs_no_cdr(tmp_path):
+    """Where Kamailio cannot make a batch of 50, smaller ones go, each CDR once, and the log says what to mend."""
+    lab = run_lab(tmp_path, "--calls", "1", "--busy", "600", "--sink-refuses", "4", "--private-mib", "8")
+    assert "ledger: no memory for a batch" in (tmp_path / "logs" / "kamailio.log").read_text("utf-8", "replace")
+    assert sorted(cdr["call_id"] for cdr in lab["cdrs"]) == sorted(call["call_id"] for call in lab["calls"])
+
+
 def processes_under(folder: Path) -> list[str]:
     """Return the command lines of living Kamailio and rtpengine processes that name ``folder``."""
     found = []
@@ -267,6 +276,7 @@ def test_missing_programs_are_named(monkeypatch, capsys):
     [
         (["--calls", "0"], "--calls: 1 to 100"),
         (["--busy", "1001"], "--busy: 1 to 1000"),
+        (["--private-mib", "7"], "--private-mib: 8 to 256"),
         (["--ingest-url", "http://127.0.0.1:1/"], "--ingest-url needs --token"),
         (["--ingest-url", "127.0.0.1:8080", "--token", "t"], "--ingest-url: http://HOST:PORT/v1/ingest/kamailio"),
         (["--ingest-url", 'http://"', "--token", "t"], "--ingest-url: no quotes"),
