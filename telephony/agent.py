@@ -386,6 +386,11 @@ class Agent:
         return self._builder.counters.built
 
     @property
+    def warned(self) -> int:
+        """Return how many of these lack something that their documents told, since it contradicted itself."""
+        return self._builder.counters.warned
+
+    @property
     def known(self) -> int:
         """Return how many documents came again whose records were there, since the start."""
         return self._builder.counters.known

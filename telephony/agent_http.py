@@ -177,6 +177,7 @@ class Metrics:
         counts = (
             ("spooled", "Records taken in, on disk", agent.intake.counters.spooled),
             ("built", "Records signed", agent.built),
+            ("warned", "Records signed without something their documents told", agent.warned),
             ("known", "Documents that came again: their records were there", agent.known),
             ("stored", "Records that a node has taken", agent.stored),
             ("final", "Records that became final, void ones included", agent.final),

@@ -90,8 +90,13 @@ def outcomes_of(answer: Answer, count: int) -> list[Outcome]:
             return [_outcome(result) for result in results]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, LookupError, TypeError, ValueError):
         pass
+    return [Outcome(Fate.AGAIN, reason_of(answer))] * count
+
+
+def reason_of(answer: Answer) -> str:
+    """Return why an answer says nothing of any transaction."""
     reason = f"HTTP {answer.status}" if answer.status else answer.body.decode("utf-8", "replace")
-    return [Outcome(Fate.AGAIN, reason[:REASON_CHARACTERS_MAX])] * count
+    return reason[:REASON_CHARACTERS_MAX]
 
 
 def _outcome(result: Any) -> Outcome:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
+import structlog
+
 from ledger.cdr import Leg, Service, record_key_of
 from ledger.codec import encode
 from ledger.commitment import PRIVATE_FIELDS
@@ -45,6 +47,7 @@ AHEAD_RECORDS_MAX: Final = 200_000
 there it is once on disk, holds no memory, and has no signature that expires while the ledger is dead."""
 CALLS_DUE: Final = 1_000
 """Calls that wait for others of their documents, of one turn."""
+WARNINGS_SHOWN_MAX: Final = 3
 SALT_BYTES: Final = 32
 SALTS_BYTES: Final = SALT_BYTES * len(PRIVATE_FIELDS)
 """Of one record."""
@@ -94,10 +97,12 @@ class Counters:
     Attributes:
         built: records signed.
         known: documents whose record was there already, with the same content.
+        warned: of those signed, records without something that their documents told, since it contradicted itself.
     """
 
     built: int = 0
     known: int = 0
+    warned: int = 0
 
 
 class _Candidate(NamedTuple):
@@ -107,6 +112,15 @@ class _Candidate(NamedTuple):
     frames: Sequence[Frame | Waiter]
     content: bytes
     """Keyed hash of the documents."""
+
+
+class _Built(NamedTuple):
+    """A record of a candidate, ready to be signed, and what was left out of it."""
+
+    candidate: _Candidate
+    item: Item
+    entry: VaultEntry
+    warnings: list[str]
 
 
 @dataclass(slots=True)
@@ -122,6 +136,8 @@ class _Turn:
     removed: list[int] = field(default_factory=list)
     postponed: list[tuple[int, int]] = field(default_factory=list)
     known: int = 0
+    warnings: list[str] = field(default_factory=list)
+    """The first of each record that has any."""
 
     @property
     def is_waiting_changed(self) -> bool:
@@ -183,6 +199,7 @@ class Builder:
         self._bury = bury
         self._times = times
         self._position = spool.cursor
+        self._log = structlog.get_logger().bind(part="builder")
 
     @property
     def position(self) -> Position:
@@ -222,6 +239,11 @@ class Builder:
         self._position, self.oldest_ms = batch.end, None
         self.counters.built += len(turn.items)
         self.counters.known += turn.known
+        self.counters.warned += len(turn.warnings)
+        if turn.warnings:
+            # For whoever sets a platform up; in operation the count says it.
+            shown = list(dict.fromkeys(turn.warnings))[:WARNINGS_SHOWN_MAX]
+            self._log.debug("built without all that was told", records=len(turn.warnings), why=shown)
         if turn.is_waiting_changed:
             self._waiting.recount()
         self._advance()
@@ -317,14 +339,15 @@ class Builder:
         salts = (_cut(chance[start : start + SALTS_BYTES]) for start in range(0, len(chance), SALTS_BYTES))
         found = (self._build_one(candidate, own, turn) for candidate, own in zip(candidates, salts, strict=True))
         built = [made for made in found if made is not None]
-        rows = self._vault.find([item.record_key for _, item, _ in built])
+        rows = self._vault.find([item.record_key for _, item, _, _ in built])
         contents = {key: row.content for key, row in rows.items() if row.tx_id is not None}
-        for candidate, item, entry in built:
+        for candidate, item, entry, warnings in built:
             known = contents.get(item.record_key)
             if known is None:
                 contents[item.record_key] = candidate.content
                 turn.items.append(item)
                 turn.entries.append(entry)
+                turn.warnings += warnings[:1]
             elif known == candidate.content:
                 turn.known += 1
             else:
@@ -332,13 +355,11 @@ class Builder:
                 continue
             turn.finished += [part.number for part in candidate.frames if isinstance(part, Waiter)]
 
-    def _build_one(
-        self, candidate: _Candidate, salts: list[bytes], turn: _Turn
-    ) -> tuple[_Candidate, Item, VaultEntry] | None:
+    def _build_one(self, candidate: _Candidate, salts: list[bytes], turn: _Turn) -> _Built | None:
         """Return the record of a call, ready to be signed; None where it is a dead letter, or waits."""
         call = candidate.call
         try:
-            record, private, _ = build_record(call, self._profile_of(call), salts)
+            record, private, warnings = build_record(call, self._profile_of(call), salts)
             data = encode(record)
             chain = self._chain
             check_admissible(record, rules=chain.rules, parameters=chain.parameters, now_ms=turn.now_ms)
@@ -350,7 +371,8 @@ class Builder:
             return None
         last = candidate.frames[0]
         item = Item(data, record_key_of(self._signer.member_id, record), last.kind, _taken_ms(last))
-        return candidate, item, VaultEntry(item.record_key, record.setup_ms, candidate.content, private)
+        entry = VaultEntry(item.record_key, record.setup_ms, candidate.content, private)
+        return _Built(candidate, item, entry, warnings)
 
     def _wait(self, candidate: _Candidate, due_ms: int, turn: _Turn) -> None:
         for part in candidate.frames:

@@ -28,7 +28,7 @@ from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each
 from ledger.errors import StoreError
 from ledger.transaction import Transaction
-from telephony.answers import Answer, Fate, Outcome, Promises, outcomes_of, promises_of
+from telephony.answers import Answer, Fate, Outcome, Promises, outcomes_of, promises_of, reason_of
 from telephony.building import Bury, Dead
 from telephony.ledger_clock import LedgerClock
 from telephony.outbox import Item, Outbox, Sent, Signer
@@ -227,7 +227,7 @@ class Delivery:
     def _failed(self, url: str, answer: Answer, outcomes: Sequence[Outcome] = ()) -> None:
         if self._targets.failed(url, self._steady_ms()):
             # What a node says of a transaction quotes no private field: there is none in it.
-            why = next((outcome.reason for outcome in outcomes if outcome.fate is Fate.AGAIN), "")
+            why = next((outcome.reason for outcome in outcomes if outcome.fate is Fate.AGAIN), reason_of(answer))
             self._log.warning("not delivered, kept", node=url, status=answer.status, why=why)
 
     async def _apply(self, in_hand: _InHand, outcome: Outcome, url: str) -> None:

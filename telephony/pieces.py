@@ -19,6 +19,7 @@ from ledger.errors import EncodingError, LedgerError
 from telephony.adapters.base import DOCUMENT_BYTES_MAX, Adapter, Kind
 from telephony.adapters.discreet import DiscreetAdapter
 from telephony.adapters.mapped import MappedAdapter
+from telephony.adapters.rows import ROW_LINES_MAX, lines_of_row
 
 PIECE_ROWS: Final = 100
 """Some milliseconds of splitting and checking: then others have their turn."""
@@ -27,8 +28,6 @@ PIECE_BYTES: Final = 1024 * 1024
 READ_BYTES: Final = 256 * 1024
 WHOLE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest file that cannot be cut at its lines: a JSON array, or one document."""
-ROW_LINES_MAX: Final = 64
-"""A row whose quotes are not even after so many lines lacks one: its first line stands alone."""
 
 JSON: Final = "application/json"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -113,7 +112,7 @@ def rows_in(data: bytes, layout: Layout, *, is_end: bool) -> tuple[list[bytes], 
     rows: list[bytes] = []
     at = 0
     while at < len(lines):
-        taken = _lines_of_row(lines, at) if layout.has_quotes else 1
+        taken = lines_of_row(lines, at) if layout.has_quotes else 1
         if taken == 0 and not is_end and len(lines) - at < ROW_LINES_MAX and len(data) <= DOCUMENT_BYTES_MAX:
             return rows, sum(map(len, rows))
         taken = taken or 1
@@ -123,16 +122,6 @@ def rows_in(data: bytes, layout: Layout, *, is_end: bool) -> tuple[list[bytes], 
     if rest and (is_end or len(rest) > DOCUMENT_BYTES_MAX):
         rows.append(rest)
     return rows, sum(map(len, rows))
-
-
-def _lines_of_row(lines: list[bytes], at: int) -> int:
-    """Return over how many lines a row goes; 0 where its quotes do not become even."""
-    quotes = 0
-    for count in range(1, min(ROW_LINES_MAX, len(lines) - at) + 1):
-        quotes += lines[at + count - 1].count(b'"')
-        if quotes % 2 == 0:
-            return count
-    return 0
 
 
 def cut(adapter: Adapter, read: Callable[[int], bytes]) -> Iterator[Piece]:

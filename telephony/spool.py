@@ -326,13 +326,17 @@ class Spool:
         another thread appends or advances. Raises StoreError: then the next ``advance`` does it.
         """
         end = self._end
-        if end.sequence == end.segment or self._cursor != end:
+        if self._cursor.sequence != end.sequence:
             return
-        # An open file would stay on the disk although it is deleted.
-        self._close_file()
-        with self._mutex:
-            self._segments.append(end.sequence)
-            self._end = Position(end.sequence, 0, end.sequence)
+        if end.sequence != end.segment:
+            # An open file would stay on the disk although it is deleted.
+            self._close_file()
+            with self._mutex:
+                self._segments.append(end.sequence)
+                self._end = Position(end.sequence, 0, end.sequence)
+        elif self._cursor == end:
+            return
+        # Also where a new segment was begun already by a group that the disk refused.
         self.advance(self._end)
 
     def close(self) -> None:

@@ -30,7 +30,11 @@ STEP_MILLI: Final = 100
 MOS_MILLI_MIN: Final = 1_000
 
 MOS_MILLI_MAX: Final = 4_300
-"""Without delay, jitter or loss: R 89.86 (narrowband) or 93.1 (fullband), both truncated to 4.3."""
+"""The best of a narrowband or wideband codec: without delay, jitter or loss R 89.86, truncated to 4.3."""
+
+FULLBAND_MOS_MILLI_MAX: Final = 4_400
+"""The best of a codec with a 48 kHz clock. Without delay R 93.1 is truncated to 4.3; from 144 ms one way on
+R 93.0 is 4.4, since the fixed point's truncations then fall otherwise."""
 
 FALLING_LOSS_PPM_MAX: Final = 150_000
 """Whole percents of loss up to which more of it makes the narrowband MOS worse."""
@@ -101,7 +105,7 @@ def r_milli_fullband(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
 
 
 def mos_x10_fullband(rtt_us: int, jitter_us: int, loss_ppm: int) -> int:
-    """Return MOS x 10 of a codec with a 48 kHz clock: 10 to 43; arguments as ``mos_x10``."""
+    """Return MOS x 10 of a codec with a 48 kHz clock: 10 to 44; arguments as ``mos_x10``."""
     r = r_milli_fullband(rtt_us, jitter_us, loss_ppm)
     return 10 if r < 0 else _mos_x10_of(divide_half_up(100 * 100 * r, emodel_wide.FULLBAND.r_percent))
 

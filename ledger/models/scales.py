@@ -62,6 +62,8 @@ WORST_CLASS: Final = "very bad"
 
 def mos_milli_max(method: QualityMethod, band: Band) -> int:
     """Return the greatest MOS in thousandths that a record of this method and band can carry."""
+    if method is QualityMethod.RTPENGINE_13 and band is Band.FULLBAND:
+        return rtpengine13.FULLBAND_MOS_MILLI_MAX
     return min(METHOD_MOS_MILLI_MAX.get(method, MOS_MILLI_MAX[band]), MOS_MILLI_MAX[band])
 
 

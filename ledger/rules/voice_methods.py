@@ -154,9 +154,10 @@ def _compile_rtpengine(parameters: Mapping[str, int], recompute: _Formula, ceili
 
 def _compile_rtpengine_13(parameters: Mapping[str, int]) -> MethodCheck:
     """Return the check of rtpengine 13, which rates codecs with a 48 kHz clock by a formula of their own."""
-    ceiling_milli = rtpengine13.MOS_MILLI_MAX
-    check_other = _compile_rtpengine(parameters, rtpengine13.mos_milli, ceiling_milli)
-    check_fullband = _compile_rtpengine(parameters, partial(rtpengine13.mos_milli, fullband=True), ceiling_milli)
+    check_other = _compile_rtpengine(parameters, rtpengine13.mos_milli, rtpengine13.MOS_MILLI_MAX)
+    check_fullband = _compile_rtpengine(
+        parameters, partial(rtpengine13.mos_milli, fullband=True), rtpengine13.FULLBAND_MOS_MILLI_MAX
+    )
 
     def check(record: CallRecord, quality: Quality) -> Violation | None:
         return (check_fullband if quality.band is Band.FULLBAND else check_other)(record, quality)

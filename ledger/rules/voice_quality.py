@@ -171,7 +171,8 @@ MODULE: Final = RuleModule(
             "order": "Worst MOS <= mean MOS <= best MOS, as far as they are known.",
             "mos-range": (
                 "The best MOS known is at most 4.5 in narrowband and 5.0 in wider bands; at most 4.4 for rtpengine_10, "
-                "4.3 for rtpengine_13, 4.5 for freeswitch, and for g107, g107_1 and g107_2 what the codec reaches "
+                "4.3 (in fullband 4.4) for rtpengine_13, 4.5 for freeswitch, and for g107, g107_1 and g107_2 what "
+                "the codec reaches "
                 "without loss and delay."
             ),
             "r-range": (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from ledger.errors import ConfigError, LedgerError
+from ledger.errors import ConfigError, EncodingError
 
 if TYPE_CHECKING:
     from telephony.adapters.mapped import MappedAdapter
@@ -59,17 +59,21 @@ def check(
 
 
 def _try_rows(adapter: MappedAdapter, body: bytes, shown: int) -> int:
-    """Print the calls and the refusals of a sample, and return the exit status."""
+    """Print the calls and the refusals of a sample, and return the exit status. Raises EncodingError for no sample."""
     from node.cli.output import print_line
+    from telephony.adapters.discreet import without_values
 
-    documents = adapter.numbered(body)
+    try:
+        documents = adapter.numbered(body)
+    except EncodingError as error:
+        raise without_values(error) from None
     seen: dict[tuple[str, str, int], str] = {}
     calls = 0
     for where, document in documents:
         try:
             call = adapter.parse(document)
-        except LedgerError as error:
-            print_line(f"{where}: refused: {error.sentence()}")
+        except EncodingError as error:
+            print_line(f"{where}: refused: {without_values(error).sentence()}")
             continue
         calls += 1
         if calls <= shown:

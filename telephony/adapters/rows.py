@@ -28,12 +28,15 @@ ROW_CELLS_MAX: Final = 1024
 MISFIT: Final = "*"
 """Name of the member that says why a row is no record; no platform has a column of this name."""
 
-ROW_LINES_MAX: Final = 16
+ROW_LINES_MAX: Final = 64
 """Lines that quotes may hold together as one row; beyond that a quote was lost, and the next line begins afresh."""
 
 ROW_VALUES_MIN: Final = 3
-"""A line within quotes of another has no values in quotes of its own; so many, and it is a row."""
+"""A line that is a row by itself and has so many quoted words is one, though a quote before it never ended."""
 
+_WHOLE_ROW: Final = re.compile(rb'(?:(?:"(?:[^"]|"")*+"|[^",]*+)(?:,|\Z))++')
+_QUOTED_WORD: Final = re.compile(rb'(?:\A|,)"\w')
+"""Within quotes it would be their end with a letter behind, which nobody writes."""
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -65,7 +68,7 @@ def split_rows(body: bytes) -> list[bytes]:
     rows: list[bytes] = []
     at = 0
     while at < len(lines):
-        taken = _lines_of_row(lines[at : at + ROW_LINES_MAX])
+        taken = lines_of_row(lines, at) or 1
         row = b"\n".join(lines[at : at + taken])
         if row.strip():
             rows.append(row)
@@ -74,16 +77,25 @@ def split_rows(body: bytes) -> list[bytes]:
     return rows
 
 
-def _lines_of_row(lines: list[bytes]) -> int:
+def lines_of_row(lines: Sequence[bytes], at: int) -> int:
+    """Return over how many of ``lines`` the row goes that begins at ``at``: until its quotes are even.
+
+    1 where a line comes before that which is a row itself; 0 where the quotes do not become even.
+    """
     quotes = 0
-    for count, line in enumerate(lines, 1):
+    for count, line in enumerate(lines[at : at + ROW_LINES_MAX], 1):
         found = line.count(b'"')
-        if quotes and found % 2 == 0 and line.count(b'",') >= ROW_VALUES_MIN:
-            break
+        if quotes and found % 2 == 0 and _is_row(line):
+            return 1
         quotes += found
         if quotes % 2 == 0:
             return count
-    return 1
+    return 0
+
+
+def _is_row(line: bytes) -> bool:
+    words = len(_QUOTED_WORD.findall(line))
+    return words >= ROW_VALUES_MIN and _WHOLE_ROW.fullmatch(line.removesuffix(b"\r")) is not None
 
 
 def read_row(document: bytes) -> tuple[list[str], str]:

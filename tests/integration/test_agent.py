@@ -432,7 +432,7 @@ def command(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str
 class AgentProcess:
     """``ledger-agent run`` as a process of its own."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, *more: str) -> None:
         options = {
             "--listen": str(config.listen),
             "--spool": str(config.spool),
@@ -447,7 +447,7 @@ class AgentProcess:
         }
         arguments = [part for option in options.items() for part in option]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "node.cli.agent", "run", *arguments],
+            [sys.executable, "-m", "node.cli.agent", "run", *arguments, *more],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             text=True,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +16,8 @@ import aiohttp
 import pytest
 
 from node.agent import running_agent
-from tests.integration.test_agent import ROOT, TOKEN, FakeNode, cdr, configure, serving
-from tests.telephony.agent_kit import World
+from tests.integration.test_agent import ROOT, TOKEN, AgentProcess, FakeNode, cdr, configure, serving
+from tests.telephony.agent_kit import World, record_key
 
 FIXTURES = ROOT / "tests" / "telephony" / "fixtures"
 
@@ -31,7 +33,7 @@ def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until(is_so: Callable[[], bool]) -> None:
     """Wait for it; who asks says what was expected."""
-    for _ in range(500):
+    for _ in range(1500):
         if is_so():
             break
         await asyncio.sleep(0.02)
@@ -94,3 +96,42 @@ async def test_a_spool_is_fed_while_no_agent_runs(tmp_path: Path) -> None:
     assert (status, "has this spool open" in errors) == (1, True)
     status, _, errors = await feed(data, "asterisks", "--spool", spool)
     assert (status, "no such platform" in errors) == (1, True)
+
+
+async def test_killed_while_it_reads_files_it_misses_none(tmp_path: Path) -> None:
+    """Three kills while files come and a log is rotated: every record in them is on the ledger, and counts once."""
+    chance = random.Random(4)
+    folder, log = tmp_path / "cdrs", tmp_path / "events.jsonl"
+    folder.mkdir()
+    watch = (
+        f'[watch.folder]\nsource = "kamailio"\ndirectory = "{folder}"\nsettle_s = 0\n'
+        f'[watch.log]\nsource = "kamailio"\nfollow = "{log}"\nsettle_s = 1\n'
+    )
+    (tmp_path / "watch.toml").write_text(watch)
+    node = FakeNode(World(tmp_path / "unused"))
+    written: set[bytes] = set()
+
+    def lines(count: int) -> bytes:
+        calls = [cdr(len(written) + index) for index in range(count)]
+        written.update(record_key(call["call_id"]) for call in calls)
+        return b"".join(json.dumps(call).encode() + b"\n" for call in calls)
+
+    async with serving(node) as url:
+        config = configure(tmp_path, url)
+        for round_ in range(4):
+            agent = AgentProcess(config, "--config", str(tmp_path / "watch.toml"))
+            await agent.url()
+            for number in range(8):
+                (tmp_path / "part").write_bytes(lines(chance.randrange(1, 150)))
+                (tmp_path / "part").rename(folder / f"{round_}-{number}.json")
+                with log.open("ab") as file:
+                    file.write(lines(chance.randrange(1, 50)))
+                await asyncio.sleep(chance.random() / 4)
+            if round_ < 3:
+                assert await agent.end(signal.SIGKILL) == -signal.SIGKILL
+                log.rename(tmp_path / f"events.jsonl.{round_}")
+        await until(lambda: written <= node.taken)
+        await until(lambda: not list(folder.glob("*.json")))
+        assert await agent.end(signal.SIGTERM) == 0
+    assert node.taken == written
+    assert len(list((folder / "done").iterdir())) == 32

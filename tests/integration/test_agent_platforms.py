@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import re
 import shutil
+import sys
 import time
 import tomllib
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each
 from ledger.transaction import Transaction
 from node.agent import running_agent
-from tests.integration.test_agent import TOKEN, FakeNode, configure, serving, until
+from tests.integration.test_agent import TOKEN, WAIT_S, FakeNode, configure, serving, until
 from tests.telephony.adapters.test_asterisk import CUSTOM_COLUMNS
 from tests.telephony.adapters.test_freeswitch import url_encoded
 from tests.telephony.agent_kit import World
@@ -351,14 +353,25 @@ BY_HAND = {
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 @pytest.mark.parametrize("document", BY_HAND)
 async def test_the_commands_for_handing_in_by_hand(tmp_path: Path, document: str) -> None:
-    """They are run as they stand, but for address, token and folder; no file is left where it was."""
+    """They are run as they stand, but for address, token and folder; a loop leaves no file where it was."""
     files, records = BY_HAND[document]
     (folder := tmp_path / "files").mkdir()
     for name, data in files.items():
         (folder / name).write_bytes(data)
     text = (ROOT / "docs" / document).read_text()
-    (commands,) = re.findall(r"^```\n((?:[^`]*\n)?[^`\n]*for file in [^`]*?done)\n```$", text, flags=re.MULTILINE)
-    commands = re.sub(r"/var/(?:log|spool)/[a-z_/]+[a-z_](?=/|\s)", str(folder), commands).replace("TOKEN", TOKEN)
+    (commands,) = re.findall(
+        r"^```\n([^`]*for file in [^`]*?done|ledger-agent feed [^`]*)\n```$", text, flags=re.MULTILINE
+    )
+    (tmp_path / "agent.toml").write_text("")
+    (tmp_path / "ingest-token").write_text(TOKEN)
+    commands = re.sub(r"/var/(?:log|spool)/[a-z_/]+[a-z_](?=/|\s)", str(folder), commands)
+    for there, here in (
+        ("/etc/ledger-agent/agent.toml", str(tmp_path / "agent.toml")),
+        ("--token-file token", f"--token-file {tmp_path}/ingest-token"),
+        ("TOKEN", TOKEN),
+        ("ledger-agent feed", f"{sys.executable} -m node.cli.agent feed"),
+    ):
+        commands = commands.replace(there, here)
     world = World(tmp_path, ledger_ms=LEDGER_MS)
     async with serving(FakeNode(world)) as url, running_agent(configure(tmp_path, url)) as (agent, listen):
         process = await asyncio.create_subprocess_exec(
@@ -366,11 +379,12 @@ async def test_the_commands_for_handing_in_by_hand(tmp_path: Path, document: str
             "-euc",
             commands.replace("127.0.0.1:8090", str(listen)),
             cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=asyncio.subprocess.DEVNULL,
         )
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), WAIT_S) == 0
         await until(lambda: agent.backlog == 0)
+        assert agent.dead == 0
     assert final_records(world) == records
-    assert [path.name for path in folder.iterdir() if path.is_file()] == (
-        ["Master.csv"] if "Master.csv" in files else []
-    )
+    left = [path.name for path in folder.iterdir() if path.is_file()]
+    assert left == (["Master.csv"] if document == "asterisk.md" else [])

@@ -95,3 +95,6 @@ def test_the_unit_and_the_files_in_the_document_can_be_used(tmp_path: Path) -> N
     assert unit.sections() == ["Unit", "Service", "Install"]
     variables = re.findall(r"^Environment=LEDGER_AGENT_(\w+)=", text, re.MULTILINE)
     assert {name.lower() for name in variables} <= set(OPTIONS)
+    (added,) = re.findall(r"```ini\n(.*?)```", DOCUMENT, re.DOTALL)
+    unit.read_string(added)
+    assert unit.sections() == ["Unit", "Service", "Install"]

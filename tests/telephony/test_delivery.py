@@ -259,3 +259,14 @@ async def test_a_call_that_ends_a_little_in_the_future_waits_for_its_time(tmp_pa
         await parts.settle()
         assert len(parts.dead) == 0
     assert sum(world.counted.values()) == 1
+
+
+async def test_what_contradicts_itself_is_left_out_and_counted(tmp_path: Path) -> None:
+    """A MOS that no codec of this kind reaches: the call is a record all the same, and somebody can see it happen."""
+    world = World(tmp_path)
+    heard = {"mos_avg_a": "4.9", "loss_avg_a": "0", "jitter_avg_a": "8", "rtt_avg_a": "20", "mos_samples_a": "2"}
+    with opened(world) as parts:
+        spooled(parts.spool, cdr(1), cdr(2, **heard))
+        await parts.settle()
+        counters = parts.builder.counters
+        assert (counters.built, counters.warned, parts.reasons()) == (2, 1, [])

@@ -208,6 +208,45 @@ def test_what_the_disk_refuses_is_read_again(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_crash_before_the_offset_is_kept_reads_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows come twice then, never not at all, and the ledger counts a call once."""
+    log = Log(tmp_path)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    async def run() -> None:
+        log.write(b"a\n")
+        await log.look()
+        log.write(b"b\n")
+        monkeypatch.setattr(Follower, "_save", crash)
+        with pytest.raises(KeyboardInterrupt):
+            await log.look()
+        monkeypatch.undo()
+        log.restart()
+        log.write(b"c\n")
+        await log.look()
+        assert log.kept == [b"a", b"b", b"b", b"c"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("state", [b"", b"not JSON", b'{"inode":1}'])
+def test_a_lost_offset_reads_the_file_from_its_begin(tmp_path: Path, state: bytes) -> None:
+    log = Log(tmp_path)
+
+    async def run() -> None:
+        log.write(b"a\n")
+        await log.look()
+        (tmp_path / "state" / "log.json").write_bytes(state)
+        log.restart()
+        log.write(b"b\n")
+        await log.look()
+        assert log.kept == [b"a", b"a", b"b"]
+
+    asyncio.run(run())
+
+
 def test_names_at_the_begin_go_before_rows_read_later(tmp_path: Path) -> None:
     path = Path(__file__).parent / "fixtures/cucm/cdr_StandAloneCluster_01_202611211506_17"
     lines = path.read_bytes().splitlines(keepends=True)

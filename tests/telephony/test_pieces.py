@@ -102,6 +102,15 @@ def test_a_missing_quote_costs_its_line_alone() -> None:
     assert rows_in(b"".join(lines[:9]), layout, is_end=False) == ([], 0)
 
 
+def test_a_missing_quote_does_not_hold_back_the_rows_behind_it() -> None:
+    """A file that grows slowly would else stand still until so many rows are there that no quote can end."""
+    layout = growing_layout_of(ADAPTERS["asterisk"])
+    row = (FIXTURES / "asterisk/Master.csv").read_bytes().splitlines(True)[0]
+    data = row[:40] + b"\n" + row
+    assert row[:40].count(b'"') % 2 == 1
+    assert rows_in(data, layout, is_end=False) == ([row[:40] + b"\n", row], len(data))
+
+
 def test_a_line_longer_than_any_document_ends_there() -> None:
     layout = growing_layout_of(ADAPTERS["asterisk"])
     data = b"x" * (pieces.DOCUMENT_BYTES_MAX + 1)

@@ -111,7 +111,7 @@ def test_the_agents_configuration_is_right(name):
 def test_every_url_is_one_of_the_agents(name):
     urls = re.findall(r"http://127\.0\.0\.1:8090(/[a-z0-9/-]*)", DOCUMENTS[name])
     paths = {f"{INGEST}{adapter}" for adapter in Adapters().by_name} | {"/metrics", "/healthz"}
-    assert urls
+    assert urls or name == "asterisk"
     assert set(urls) - paths == set()
 
 

@@ -396,6 +396,24 @@ def test_a_new_segment_that_cannot_be_made_loses_nothing(tmp_path: Path, monkeyp
     assert (documents_of(batch), batch.damages) == ([*expected, b"more"], [])
 
 
+@pytest.mark.usefixtures("small_segments")
+def test_a_spool_at_rest_deletes_what_it_has_also_after_a_group_that_the_disk_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That group had begun a segment of its own."""
+    spool = open_spool(tmp_path)
+    put(spool, b"%0100d" % 1)
+    spool.advance(spool.end)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail_with(errno.ENOSPC))
+        with pytest.raises(StoreFull):
+            put(spool, b"%0100d" % 2)
+    spool.retire()
+    assert b"".join(path.read_bytes() for path in tmp_path.glob("*.seg")) == b""
+    put(spool, b"more")
+    assert documents_of(read_all(spool)) == [b"more"]
+
+
 def test_a_cursor_that_cannot_be_written_is_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = open_spool(tmp_path)
     put(spool, b"a", b"b")

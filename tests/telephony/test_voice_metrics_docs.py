@@ -93,7 +93,7 @@ def test_the_configurations_in_the_document_are_right(tmp_path):
     (tmp_path / "agent.toml").write_text(waits)
     config = load_agent_config({}, {}, tmp_path / "agent.toml")
     times = join_times(config.sources, config.join_keep_s)
-    assert (times.wait_of("kamailio"), times.wait_of("cucm-cdr")) == (30_000, 120_000)
+    assert (times.wait_of("kamailio"), times.wait_of("cucm-cdr")) == (30_000, 180_000)
     Adapters(tomllib.loads(sources)["sources"])
 
 

@@ -68,7 +68,15 @@ def test_fullband_truncation_takes_at_most_a_tenth_and_a_bit(rtt_us, jitter_ms, 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 1_000_000), st.booleans())
 def test_stays_on_its_scale(rtt_us, jitter_us, loss_ppm, fullband):
     mos = rtpengine13.mos_milli(rtt_us, jitter_us, loss_ppm, fullband=fullband)
-    assert rtpengine13.MOS_MILLI_MIN <= mos <= (rtpengine13.MOS_MILLI_MAX if fullband else 4_500)
+    assert rtpengine13.MOS_MILLI_MIN <= mos <= (rtpengine13.FULLBAND_MOS_MILLI_MAX if fullband else 4_500)
+
+
+def test_fullband_is_best_where_the_truncations_fall_well():
+    """Some delay is a tenth better than none, and nothing is better than that."""
+    found = [rtpengine13.mos_milli(2_000 * ms, 0, 0, fullband=True) for ms in range(2_001)]
+    assert found[0] == 4_300
+    assert max(found) == rtpengine13.FULLBAND_MOS_MILLI_MAX
+    assert found.index(rtpengine13.FULLBAND_MOS_MILLI_MAX) == 144
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, rtpengine13.FALLING_LOSS_PPM_MAX))

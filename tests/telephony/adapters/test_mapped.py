@@ -436,3 +436,31 @@ def test_arbitrary_bytes_never_crash(document):
 def test_arbitrary_rows_are_refused(row):
     document = json.dumps(["pbx", row]).encode("utf-8", "surrogatepass")
     assert outcome(PRESETS[1][0], document) in {"FieldError", "EncodingError"}
+
+
+def rows_of(adapter, body: bytes) -> tuple[list[bytes], list[str]]:
+    """Return the rows of a body, and where each stands; none for a body that is refused, either way."""
+    try:
+        rows = adapter.split(body, "")[0]
+    except EncodingError:
+        return [], []
+    numbered = adapter.numbered(body)
+    assert [row for _, row in numbered] == rows
+    return rows, [where for where, _ in numbered]
+
+
+@given(st.sampled_from(PRESETS), st.lists(st.sampled_from([b"\n", b"\r\n", b'"a\nb"', b"x", b",", b" "]), max_size=12))
+def test_numbered_rows_of_csv_are_those_of_split(of, noise):
+    """Each with the line that it begins on, in order."""
+    adapter, body = of
+    rows, places = rows_of(adapter, b"".join(noise) + body)
+    lines = [int(where.removeprefix("line ")) for where in places]
+    assert lines == sorted(set(lines))
+    assert len(lines) == len(rows)
+
+
+@given(st.lists(st.sampled_from([b"\n", b"{}", b'{"id":1}', b"[", b"]", b",", b"7", b"\xff", b"\r\n"]), max_size=12))
+def test_numbered_rows_of_json_are_those_of_split(parts):
+    adapter = mapped(f'format = "json"\n{SMALL}')
+    rows, places = rows_of(adapter, b"".join(parts))
+    assert len(set(places)) == len(rows)
