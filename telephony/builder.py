@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -41,6 +42,20 @@ PACKET_US_DEFAULT: Final = 20_000
 SPARE_PACKETS: Final = 2
 SPARE_PPM: Final = 200
 """How far a sender's clock may run fast: more packets than that in the call's time contradict the packet time."""
+
+
+def _by_name() -> Mapping[str, list[Codec]]:
+    """Return the codecs of each name in lower case, the likeliest first: see ``choose_codec``."""
+    found: dict[str, list[Codec]] = {}
+    for codec in sorted(
+        CODECS.values(),
+        key=lambda codec: (codec.concealment == "plc", codec.packet_us != PACKET_US_DEFAULT, codec.row),
+    ):
+        found.setdefault(codec.name.lower(), []).append(codec)
+    return found
+
+
+_CODECS_OF: Final = _by_name()
 
 _TERMINATING: Final = Leg.TERMINATING
 """Kept, for looking up a member of an enum takes longer than to compare with it."""
@@ -208,13 +223,12 @@ def choose_codec(call: SourceCall, warnings: list[str]) -> int:
     """
     if not call.codec:
         return 0
-    rows = [codec for codec in CODECS.values() if codec.name.lower() == call.codec.lower()]
-    if not rows:
+    rows = _CODECS_OF.get(call.codec.lower())
+    if rows is None:
         # In a column that slipped stands a number, and warnings go to others.
         name = call.codec if _CODEC_NAME.fullmatch(call.codec) else form_of(call.codec)
         warnings.append(f"codec {name} is not in the registry: recorded as unknown")
         return 0
-    rows.sort(key=lambda codec: (codec.concealment == "plc", codec.packet_us != PACKET_US_DEFAULT, codec.row))
     octets = {
         (octets + packets // 2) // packets
         for packets, octets in (
@@ -223,8 +237,7 @@ def choose_codec(call: SourceCall, warnings: list[str]) -> int:
         )
         if packets and octets
     }
-    fitting = [codec for codec in rows if codec.payload_octets in octets]
-    chosen = (fitting or rows)[0]
+    chosen = next((codec for codec in rows if codec.payload_octets in octets), rows[0])
     most = max(call.caller_packets or 0, call.callee_packets or 0)
     if chosen.packet_us and most > packets_possible(chosen, call.end_ms - call.setup_ms):
         warnings.append(

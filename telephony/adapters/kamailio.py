@@ -45,7 +45,7 @@ NOT_TEXT: Final = "NON-UTF8"
 """What acc_json writes in place of text that is not UTF-8."""
 _NOT_TEXT_BYTES: Final = NOT_TEXT.encode()
 
-_MORE = re.compile(r"(?:^|;)((?:loss|jitter|rtt)_(?:min|max))=([^;]*)")
+MORE: Final = frozenset(f"{figure}_{which}" for figure in ("loss", "jitter", "rtt") for which in ("min", "max"))
 """What is read of field ``mos_more``; a field of its own comes first."""
 
 REMEMBERED: Final = 4096
@@ -207,10 +207,8 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
     if len(raw) > PRIVATE_TEXT_MAX:
         expected = f"at most {PRIVATE_TEXT_MAX} bytes"
         raise FieldError("the CDR is too long", where="cdr", expected=expected, actual=len(raw))
-    more = values.get("mos_more")
-    if more:
-        # ``loss_min=0;jitter_min=4;...``: they share a field since acc has room for 64 only.
-        values = {**dict(_MORE.findall(more)), **values}
+    if values.get("mos_more"):
+        values = _with_more(values)
     if _NOT_TEXT_BYTES in raw:
         values = {name: "" if _is_unreadable(name, value) else value for name, value in values.items()}
     text = values.get
@@ -240,6 +238,19 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
         qualities=_qualities(values),
         raw=raw.decode(),
     )
+
+
+def _with_more(values: Mapping[str, str]) -> Mapping[str, str]:
+    """Return ``values`` with the figures in ``mos_more`` that have no field of their own.
+
+    It is ``loss_min=0;jitter_min=4;...``: they share a field since acc has room for 64 only.
+    """
+    found = dict(values)
+    for pair in values["mos_more"].split(";"):
+        name, _, value = pair.partition("=")
+        if name in MORE and name not in values:
+            found[name] = value
+    return found
 
 
 def _is_unreadable(name: str, value: str) -> bool:
@@ -395,4 +406,7 @@ def _reading(values: Mapping[str, str], names: _ReadingNames) -> SourceReading |
         at_ms = _moment_ms(moment)
         if at_ms is None:
             raise FieldError("not a moment", where=at_name, expected="minutes:seconds, 0:03", actual=moment)
-    return SourceReading(mos_milli, _integer(values, rtt_name, U32_MAX), jitter_us, loss_ppm, at_ms)
+    rtt_us = _USUAL.get(text(rtt_name, ""), -1)
+    if rtt_us == -1:
+        rtt_us = _integer(values, rtt_name, U32_MAX)
+    return SourceReading(mos_milli, rtt_us, jitter_us, loss_ppm, at_ms)
