@@ -18,7 +18,8 @@ from typing import Final
 
 from ledger.crypto import hmac_sha256
 from ledger.errors import ConfigError, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
-from telephony.vault_keys import PERIODS_OPEN_MAX, SUBJECT_BYTES, KeyFile, derive_key, fingerprint
+from telephony.vault_key_table import SUBJECT_BYTES
+from telephony.vault_keys import PERIODS_OPEN_MAX, KeyFile, derive_key, fingerprint
 
 FORMAT_VERSION: Final = 2
 """Of the database's tables; others are refused."""
