@@ -118,8 +118,9 @@ def seal_fields(groups: dict[str, list[PrivateField]], record_key: bytes, keys: 
     if "callee" in groups:
         callee = _sealed(keys.callee, nonces[12:24], encode(groups["callee"]), b"callee" + record_key)
     if "rest" in groups:
-        inner = _sealed(keys.callee, nonces[24:36], encode(groups["rest"]), b"rest" + record_key)
-        rest = _sealed(keys.caller, nonces[36:], inner, b"rest" + record_key)
+        bound = b"rest" + record_key
+        inner = _sealed(keys.callee, nonces[24:36], encode(groups["rest"]), bound)
+        rest = _sealed(keys.caller, nonces[36:], inner, bound)
     return Bodies(caller, callee, rest)
 
 

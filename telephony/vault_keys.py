@@ -22,7 +22,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -48,15 +47,6 @@ _ALL: Final = b""
 
 _PERIOD: Final = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])", re.ASCII)
 _RESTORE: Final = "Restore the vault from a backup; the chain itself is not touched"
-
-
-class KeyLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a key file."""
-
-    subject: str
-    """Hex of 16 bytes; empty: all that were in the file before."""
-    wrapped: str
-    """Hex of nonce and encrypted data key; empty: the key was shredded."""
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
@@ -87,40 +77,55 @@ class KeyFile:
 
     def key_of(self, subject: bytes) -> AESGCM | None:
         """Return the data key of ``subject``, None where it was shredded. Raises StoreDamaged for a lost one."""
-        ready = self._ready.get(subject)
+        ready = self._ready_of(subject)
         if ready is not None:
             return ready
-        ready = self._ready_before.get(subject)
-        if ready is not None:
-            return self._keep_ready(subject, ready)
         found = self._table.find(subject)
         if found is None:
             if self._is_all_shredded:
                 return None
             raise StoreDamaged("the key of a subject is not there", where=str(self.path), hint=_RESTORE)
         offset, has_key = found
-        return self._keep_ready(subject, self._load(subject, offset)) if has_key else None
+        return self._load([(offset, subject)])[subject] if has_key else None
 
-    def ensure(self, subjects: set[bytes]) -> None:
-        """Make keys for those of ``subjects`` that have none, or had theirs shredded, durable on return."""
-        find = self._table.find
-        missing = [subject for subject in subjects if (found := find(subject)) is None or not found[1]]
-        if not missing:
-            return
+    def ensure(self, subjects: set[bytes]) -> dict[bytes, AESGCM]:
+        """Return the key of each of ``subjects``; those that have none, or had theirs shredded, get one.
+
+        Durable on return. Raises StoreDamaged for a lost one, StoreError.
+        """
+        keys: dict[bytes, AESGCM] = {}
+        missing, stored = [], []
+        for subject in subjects:
+            ready = self._ready_of(subject)
+            if ready is not None:
+                keys[subject] = ready
+            elif (found := self._table.find(subject)) is not None and found[1]:
+                stored.append((found[0], subject))
+            else:
+                missing.append(subject)
+        if stored:
+            keys |= self._load(sorted(stored))
+        if missing:
+            keys |= self._make(missing)
+        return keys
+
+    def _make(self, missing: list[bytes]) -> dict[bytes, AESGCM]:
+        """Return fresh keys, on disk already."""
         size = NONCE_BYTES + DATA_KEY_BYTES
         # Drawn at once: asking the system for each costs more than the encryption.
         chance = secrets.token_bytes(len(missing) * size)
-        made = []
+        made: dict[bytes, AESGCM] = {}
         lines = []
         for subject, start in zip(missing, range(0, len(chance), size), strict=True):
             nonce, raw = chance[start : start + NONCE_BYTES], chance[start + NONCE_BYTES : start + size]
-            made.append((subject, AESGCM(raw)))
+            made[subject] = AESGCM(raw)
             lines.append(_line(subject, nonce + self._wrapping.encrypt(nonce, raw, self._bound + subject)))
         self._append(lines)
-        for (subject, key), line in zip(made, lines, strict=True):
+        for subject, key in made.items():
             self._table.put(subject, self._size, has_key=True)
-            self._size += len(line)
+            self._size += LINE_BYTES
             self._keep_ready(subject, key)
+        return made
 
     def shred(self, subjects: set[bytes]) -> int:
         """Forget the keys of ``subjects`` for good; return how many there were. Durable on return."""
@@ -177,30 +182,43 @@ class KeyFile:
         self._read()
 
     def _keep_ready(self, subject: bytes, key: AESGCM) -> AESGCM:
+        """Return ``key``, held for when it is asked for again."""
         if len(self._ready) >= KEYS_READY_MAX:
             # Who called since the last time stays; who did not is read again when he does.
             self._ready_before, self._ready = self._ready, {}
         self._ready[subject] = key
         return key
 
-    def _load(self, subject: bytes, offset: int) -> AESGCM:
-        """Return the key in the line at ``offset``. Raises StoreDamaged where the line is no longer what it was."""
+    def _ready_of(self, subject: bytes) -> AESGCM | None:
+        key = self._ready.get(subject)
+        if key is None:
+            key = self._ready_before.get(subject)
+            if key is not None:
+                self._keep_ready(subject, key)
+        return key
+
+    def _load(self, places: list[tuple[int, bytes]]) -> dict[bytes, AESGCM]:
+        """Return the keys in the lines at these offsets, of these subjects.
+
+        Raises StoreDamaged where a line is no longer what it was.
+        """
+        keys = {}
         try:
             handle = os.open(self.path, os.O_RDONLY)
             try:
-                line = os.pread(handle, LINE_BYTES, offset)
+                for offset, subject in places:
+                    wrapped = bytes.fromhex(os.pread(handle, LINE_BYTES, offset)[_WRAPPED].decode())
+                    raw = self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], self._bound + subject)
+                    keys[subject] = self._keep_ready(subject, AESGCM(raw))
             finally:
                 os.close(handle)
         except FileNotFoundError:
-            raise StoreDamaged("the key of a subject is not there", where=str(self.path), hint=_RESTORE) from None
+            raise StoreDamaged("the keys are not there", where=str(self.path), hint=_RESTORE) from None
         except OSError as error:
             raise _failed(self.path, error) from None
-        try:
-            wrapped = bytes.fromhex(msgspec.json.decode(line, type=KeyLine).wrapped)
-            raw = self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], self._bound + subject)
-            return AESGCM(raw)
-        except (InvalidTag, msgspec.MsgspecError, ValueError):
+        except (InvalidTag, ValueError):
             raise StoreDamaged("the key of a subject does not open", where=str(self.path), hint=_RESTORE) from None
+        return keys
 
     def _read(self) -> None:
         """Take in what the file has."""
@@ -289,12 +307,14 @@ _TAIL: Final = b'"}\n'
 
 
 def _line(subject: bytes, wrapped: bytes) -> bytes:
-    # As msgspec writes a KeyLine, at a third of the cost: hex needs no escapes.
+    """Return a line: subject and wrapped key in hex; no subject for all that were there, no key for a shredded one."""
     return b"".join((_HEAD, subject.hex().encode(), _MIDDLE, wrapped.hex().encode(), _TAIL))
 
 
 LINE_BYTES: Final = len(_line(bytes(SUBJECT_BYTES), bytes(WRAPPED_BYTES)))
 """Of a line with a key."""
+_WRAPPED: Final = slice(len(_HEAD) + 2 * SUBJECT_BYTES + len(_MIDDLE), LINE_BYTES - len(_TAIL))
+"""Where in it the key is."""
 
 
 def _write_synced(path: Path, lines: Iterable[bytes]) -> None:
