@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.commitment import PrivateField, PrivatePart
 from ledger.crypto import hmac_sha256
-from telephony.vault_bodies import REST, Bodies, Keys, PrivateView, UnreadableBody, leaves_of, seal, unseal
+from telephony.vault_bodies import REST, Bodies, PrivateView, UnreadableBody, leaves_of, seal, unseal
 from telephony.vault_erasure import Erasure, keys_of
 from telephony.vault_files import VaultFiles
 from telephony.vault_keys import NONCE_BYTES, derive_key, period_of
@@ -265,6 +265,6 @@ class Vault:
             if entry.private is not None:
                 of = keys[period]
                 nonces = chance[NONCES_BYTES * number : NONCES_BYTES * (number + 1)]
-                bodies = seal(entry.private, entry.record_key, Keys(of[caller], of[callee]), nonces)
+                bodies = seal(entry.private, entry.record_key, of[caller], of[callee], nonces)
             rows.append((entry.record_key, entry.content, period, caller, callee, *bodies))
         return rows

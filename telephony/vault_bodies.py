@@ -104,10 +104,20 @@ def leaves_of(fields: list[PrivateField]) -> list[bytes]:
     return [merkle.leaf_hash(field_leaf(field)) for field in fields]
 
 
-def seal(part: PrivatePart, record_key: bytes, keys: Keys, nonces: bytes) -> Bodies:
-    """Return ``part`` encrypted, with four fresh nonces. Both keys must be there."""
+def seal(part: PrivatePart, record_key: bytes, caller: AESGCM, callee: AESGCM, nonces: bytes) -> Bodies:
+    """Return ``part`` encrypted under the keys of caller and callee, with four fresh nonces.
+
+    As ``seal_fields`` does for all groups; every record of a replay comes by here.
+    """
     fields = part.fields
-    return seal_fields({"caller": fields[:1], "callee": fields[1:2], "rest": fields[2:]}, record_key, keys, nonces)
+    first, second, inner, outer = nonces[:12], nonces[12:24], nonces[24:36], nonces[36:]
+    bound = b"rest" + record_key
+    rest = inner + callee.encrypt(inner, encode(fields[2:]), bound)
+    return Bodies(
+        first + caller.encrypt(first, encode(fields[:1]), b"caller" + record_key),
+        second + callee.encrypt(second, encode(fields[1:2]), b"callee" + record_key),
+        outer + caller.encrypt(outer, rest, bound),
+    )
 
 
 def seal_fields(groups: dict[str, list[PrivateField]], record_key: bytes, keys: Keys, nonces: bytes) -> Bodies:
