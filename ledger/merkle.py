@@ -28,6 +28,9 @@ EMPTY_ROOT = sha256(b"").digest()
 
 _LEAF = b"\x00"
 _NODE = b"\x01"
+# Copying a begun hash costs less than beginning another.
+_LEAF_BEGUN = sha256(_LEAF)
+_NODE_BEGUN = sha256(_NODE)
 
 Hash = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 
@@ -54,29 +57,28 @@ def root(leaf_hashes: Sequence[bytes]) -> bytes:
 
 def root_of(items: Iterable[bytes]) -> bytes:
     """Return the root of the tree whose leaves hold ``items``."""
-    return root(_hash_all(_LEAF, items))
+    begin = _LEAF_BEGUN.copy
+    hashes = []
+    for data in items:
+        hasher = begin()
+        hasher.update(data)
+        hashes.append(hasher.digest())
+    return root(hashes)
 
 
 def _parents(level: Sequence[bytes]) -> list[bytes]:
     """Return the level above: neighbours paired, an odd last one carried up."""
+    begin = _NODE_BEGUN.copy
+    parents = []
     nodes = iter(level)
     # zip takes both halves of a pair from the one iterator and drops an odd last one, which is added below.
-    pairs = zip(nodes, nodes, strict=False)
-    parents = _hash_all(_NODE, (left + right for left, right in pairs))
+    for left, right in zip(nodes, nodes, strict=False):
+        hasher = begin()
+        hasher.update(left + right)
+        parents.append(hasher.digest())
     if len(level) % 2:
         parents.append(level[-1])
     return parents
-
-
-def _hash_all(prefix: bytes, inputs: Iterable[bytes]) -> list[bytes]:
-    """Return ``SHA-256(prefix || input)`` of each; copying a begun hash costs less than beginning another."""
-    begin = sha256(prefix).copy
-    hashes = []
-    for data in inputs:
-        hasher = begin()
-        hasher.update(data)
-        hashes.append(hasher.digest())
-    return hashes
 
 
 def inclusion_proof(leaf_hashes: Sequence[bytes], index: int) -> list[bytes]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -41,6 +42,23 @@ PACKET_US_DEFAULT: Final = 20_000
 SPARE_PACKETS: Final = 2
 SPARE_PPM: Final = 200
 """How far a sender's clock may run fast: more packets than that in the call's time contradict the packet time."""
+
+
+def _by_name() -> Mapping[str, list[Codec]]:
+    """Return the codecs of each name in lower case, the likeliest first: see ``choose_codec``."""
+    found: dict[str, list[Codec]] = {}
+    for codec in sorted(
+        CODECS.values(),
+        key=lambda codec: (codec.concealment == "plc", codec.packet_us != PACKET_US_DEFAULT, codec.row),
+    ):
+        found.setdefault(codec.name.lower(), []).append(codec)
+    return found
+
+
+_CODECS_OF: Final = _by_name()
+
+_TERMINATING: Final = Leg.TERMINATING
+"""Kept, for looking up a member of an enum takes longer than to compare with it."""
 
 _CODEC_NAME: Final = re.compile(r"(?!.*[0-9]{5})[A-Za-z][A-Za-z0-9.+_-]{0,19}", re.ASCII)
 """What encoding names look like (RFC 4855), and no number or URI."""
@@ -162,7 +180,7 @@ def _in_order(call: SourceCall, warnings: list[str]) -> SourceCall:
     begun_ms = answer_ms or setup_ms
     if begun_ms - step_ms < end_ms < begun_ms:
         end_ms = begun_ms
-    if (answer_ms, end_ms) == (call.answer_ms, call.end_ms):
+    if answer_ms == call.answer_ms and end_ms == call.end_ms:
         return call
     warnings.append(f"times in steps of {step_ms} ms were out of order: the later ones were moved to the earlier")
     return replace(call, answer_ms=answer_ms, end_ms=end_ms)
@@ -194,7 +212,7 @@ def _directions(call: SourceCall, leg: Leg) -> tuple[tuple[int, int], tuple[int,
     """Return (packets, octets) sent and received, seen from the side this carrier serves; 0 where unknown."""
     from_caller = (call.caller_packets or 0, call.caller_octets or 0)
     from_callee = (call.callee_packets or 0, call.callee_octets or 0)
-    return (from_callee, from_caller) if leg is Leg.TERMINATING else (from_caller, from_callee)
+    return (from_callee, from_caller) if leg is _TERMINATING else (from_caller, from_callee)
 
 
 def choose_codec(call: SourceCall, warnings: list[str]) -> int:
@@ -205,13 +223,12 @@ def choose_codec(call: SourceCall, warnings: list[str]) -> int:
     """
     if not call.codec:
         return 0
-    rows = [codec for codec in CODECS.values() if codec.name.lower() == call.codec.lower()]
-    if not rows:
+    rows = _CODECS_OF.get(call.codec.lower())
+    if rows is None:
         # In a column that slipped stands a number, and warnings go to others.
         name = call.codec if _CODEC_NAME.fullmatch(call.codec) else form_of(call.codec)
         warnings.append(f"codec {name} is not in the registry: recorded as unknown")
         return 0
-    rows.sort(key=lambda codec: (codec.concealment == "plc", codec.packet_us != PACKET_US_DEFAULT, codec.row))
     octets = {
         (octets + packets // 2) // packets
         for packets, octets in (
@@ -220,8 +237,7 @@ def choose_codec(call: SourceCall, warnings: list[str]) -> int:
         )
         if packets and octets
     }
-    fitting = [codec for codec in rows if codec.payload_octets in octets]
-    chosen = (fitting or rows)[0]
+    chosen = next((codec for codec in rows if codec.payload_octets in octets), rows[0])
     most = max(call.caller_packets or 0, call.callee_packets or 0)
     if chosen.packet_us and most > packets_possible(chosen, call.end_ms - call.setup_ms):
         warnings.append(

@@ -34,8 +34,12 @@ _OBSERVERS: Final = {
     Leg.TRANSIT: (Observer.BOTH, Observer.CALLER, Observer.CALLEE, Observer.UNKNOWN),
 }
 """Whose ears count, best first: a carrier answers for what its own customer heard."""
+_RANKS: Final = {leg: {observer: rank for rank, observer in enumerate(order)} for leg, order in _OBSERVERS.items()}
 
-_RTPENGINE: Final = frozenset({QualityMethod.RTPENGINE_10, QualityMethod.RTPENGINE_13})
+# Looking up a member of an enum takes longer than what is asked of it.
+_RTPENGINE_10: Final = QualityMethod.RTPENGINE_10
+_FREESWITCH: Final = QualityMethod.FREESWITCH
+_RTPENGINE: Final = frozenset({_RTPENGINE_10, QualityMethod.RTPENGINE_13})
 """Methods whose extremes the rules recompute, so that an extreme needs all of its inputs."""
 
 _MODEL_OF: Final[dict[int, Emodel]] = {row: model for model in EMODELS for row in model.impairments}
@@ -64,8 +68,8 @@ def add_quality(record: CallRecord, call: SourceCall, warnings: list[str]) -> Ca
     if not call.qualities:
         return record
     reasons = []
-    order = _OBSERVERS[record.leg].index
-    for found in sorted(call.qualities, key=lambda quality: order(quality.observer)):
+    rank = _RANKS[record.leg]
+    for found in sorted(call.qualities, key=lambda quality: rank[quality.observer]):
         made = _quality_of(found, record)
         if isinstance(made, Quality):
             rated = replace(record, quality=made)
@@ -126,13 +130,14 @@ def _quality_of(found: SourceQuality, record: CallRecord) -> Quality | _Refused:
     """Return what ``found`` says as a record has it, whether it holds or not."""
     if not found.average.mos_milli:
         return _computed(found, record)
-    needs_all = found.method in _RTPENGINE
+    method = found.method
+    needs_all = method in _RTPENGINE
     duration_ms = record.end_ms - record.setup_ms
-    mean = _reading_of(found.average, found.method, 0, needs_all=found.method is QualityMethod.RTPENGINE_10)
+    mean = _reading_of(found.average, method, 0, needs_all=method is _RTPENGINE_10)
     if mean is None or (found.samples is None and needs_all):
         return _Refused("a MOS without samples, round trip, jitter or loss cannot be checked")
     return Quality(
-        method=found.method,
+        method=method,
         band=found.band,
         kind=found.kind,
         observer=found.observer,
@@ -144,8 +149,8 @@ def _quality_of(found: SourceQuality, record: CallRecord) -> Quality | _Refused:
         packets_discarded=found.packets_discarded,
         loss_events=found.loss_events,
         mean=mean,
-        worst=_reading_of(found.lowest, found.method, duration_ms, needs_all=needs_all),
-        best=_reading_of(found.highest, found.method, duration_ms, needs_all=needs_all),
+        worst=_reading_of(found.lowest, method, duration_ms, needs_all=needs_all),
+        best=_reading_of(found.highest, method, duration_ms, needs_all=needs_all),
     )
 
 
@@ -159,16 +164,16 @@ def _reading_of(
     """
     if reading is None or not reading.mos_milli:
         return None
-    if needs_all and (reading.rtt_us is None or reading.jitter_us is None or reading.loss_ppm is None):
+    mos_milli, rtt_us, jitter_us, loss_ppm = reading.mos_milli, reading.rtt_us, reading.jitter_us, reading.loss_ppm
+    if needs_all and (rtt_us is None or jitter_us is None or loss_ppm is None):
         return None
-    mos_milli = reading.mos_milli
-    if method is QualityMethod.FREESWITCH and FREESWITCH_MOS_MILLI_MIN <= mos_milli < MOS_MILLI_MIN:
+    if method is _FREESWITCH and FREESWITCH_MOS_MILLI_MIN <= mos_milli < MOS_MILLI_MIN:
         mos_milli = MOS_MILLI_MIN
     return Reading(
         mos_milli=mos_milli,
-        rtt_us=reading.rtt_us or 0,
-        jitter_us=reading.jitter_us or 0,
-        loss_ppm=reading.loss_ppm or 0,
+        rtt_us=rtt_us or 0,
+        jitter_us=jitter_us or 0,
+        loss_ppm=loss_ppm or 0,
         at_ms=min(reading.at_ms or 0, latest_ms),
     )
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.commitment import PrivateField, PrivatePart
 from ledger.crypto import hmac_sha256
-from telephony.vault_bodies import REST, Bodies, Keys, PrivateView, UnreadableBody, leaves_of, seal, unseal
+from telephony.vault_bodies import REST, Bodies, PrivateView, UnreadableBody, leaves_of, seal, unseal
 from telephony.vault_erasure import Erasure, keys_of
 from telephony.vault_files import VaultFiles
 from telephony.vault_keys import NONCE_BYTES, derive_key, period_of
@@ -45,6 +45,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """Replaced, not changed: it gets a number of its own, and no older shredding means it."""
 
 _NOWHERE: Final = (None, None)
+_NO_BODIES: Final = Bodies(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,16 +257,14 @@ class Vault:
                 wanted.setdefault(period, set()).update((caller, callee))
             named.append((period, caller, callee))
         # A crash after this leaves keys that open nothing yet.
-        for period, missing in wanted.items():
-            self._files.keys(period).ensure(missing)
+        keys = {period: self._files.keys(period).ensure(subjects) for period, subjects in wanted.items()}
         chance = secrets.token_bytes(NONCES_BYTES * len(entries))
         rows: list[tuple[object, ...]] = []
         for number, (entry, (period, caller, callee)) in enumerate(zip(entries, named, strict=True)):
-            bodies = Bodies(None, None, None)
+            bodies = _NO_BODIES
             if entry.private is not None:
-                file = self._files.keys(period)
+                of = keys[period]
                 nonces = chance[NONCES_BYTES * number : NONCES_BYTES * (number + 1)]
-                keys = Keys(file.key_of(caller), file.key_of(callee))
-                bodies = seal(entry.private, entry.record_key, keys, nonces)
+                bodies = seal(entry.private, entry.record_key, of[caller], of[callee], nonces)
             rows.append((entry.record_key, entry.content, period, caller, callee, *bodies))
         return rows

@@ -104,10 +104,20 @@ def leaves_of(fields: list[PrivateField]) -> list[bytes]:
     return [merkle.leaf_hash(field_leaf(field)) for field in fields]
 
 
-def seal(part: PrivatePart, record_key: bytes, keys: Keys, nonces: bytes) -> Bodies:
-    """Return ``part`` encrypted, with four fresh nonces. Both keys must be there."""
+def seal(part: PrivatePart, record_key: bytes, caller: AESGCM, callee: AESGCM, nonces: bytes) -> Bodies:
+    """Return ``part`` encrypted under the keys of caller and callee, with four fresh nonces.
+
+    As ``seal_fields`` does for all groups; every record of a replay comes by here.
+    """
     fields = part.fields
-    return seal_fields({"caller": fields[:1], "callee": fields[1:2], "rest": fields[2:]}, record_key, keys, nonces)
+    first, second, inner, outer = nonces[:12], nonces[12:24], nonces[24:36], nonces[36:]
+    bound = b"rest" + record_key
+    rest = inner + callee.encrypt(inner, encode(fields[2:]), bound)
+    return Bodies(
+        first + caller.encrypt(first, encode(fields[:1]), b"caller" + record_key),
+        second + callee.encrypt(second, encode(fields[1:2]), b"callee" + record_key),
+        outer + caller.encrypt(outer, rest, bound),
+    )
 
 
 def seal_fields(groups: dict[str, list[PrivateField]], record_key: bytes, keys: Keys, nonces: bytes) -> Bodies:
@@ -118,8 +128,9 @@ def seal_fields(groups: dict[str, list[PrivateField]], record_key: bytes, keys: 
     if "callee" in groups:
         callee = _sealed(keys.callee, nonces[12:24], encode(groups["callee"]), b"callee" + record_key)
     if "rest" in groups:
-        inner = _sealed(keys.callee, nonces[24:36], encode(groups["rest"]), b"rest" + record_key)
-        rest = _sealed(keys.caller, nonces[36:], inner, b"rest" + record_key)
+        bound = b"rest" + record_key
+        inner = _sealed(keys.callee, nonces[24:36], encode(groups["rest"]), bound)
+        rest = _sealed(keys.caller, nonces[36:], inner, bound)
     return Bodies(caller, callee, rest)
 
 

@@ -18,11 +18,16 @@ from typing import Final
 
 from ledger.crypto import hmac_sha256
 from ledger.errors import ConfigError, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
-from telephony.vault_keys import PERIODS_OPEN_MAX, SUBJECT_BYTES, KeyFile, derive_key, fingerprint
+from telephony.vault_key_table import SUBJECT_BYTES
+from telephony.vault_keys import PERIODS_OPEN_MAX, KeyFile, derive_key, fingerprint
 
 FORMAT_VERSION: Final = 2
 """Of the database's tables; others are refused."""
 SECRET_BYTES: Final = 32
+CACHE_KIB: Final = 16_000
+"""Of the database in memory: by default SQLite holds 2 MB, and reads a page for most rows of a large vault."""
+CHECKPOINT_PAGES: Final = 4000
+"""The write-ahead log goes into the database when it has 16 MB, some batches of a replay; by default, with each."""
 
 _SCHEMA: Final = """
 CREATE TABLE vault (name TEXT PRIMARY KEY, value BLOB NOT NULL);
@@ -178,6 +183,9 @@ class VaultFiles:
         self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
+        # The indexes' pages are in no order, and each is changed again with the next batches.
+        self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self.db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         # What is deleted is overwritten, not left in free pages.
         self.db.execute("PRAGMA secure_delete = ON")
         with self.transaction():

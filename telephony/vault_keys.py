@@ -15,28 +15,30 @@ import errno
 import os
 import re
 import secrets
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ledger.errors import ConfigError, StoreDamaged, StoreError, StoreFull
+from telephony.vault_key_table import SUBJECT_BYTES, KeyTable
 
 NONCE_BYTES: Final = 12
 """96 bits, drawn at random: for one key at most 2^32 of them are safe, and a key serves one subject for a month."""
 DATA_KEY_BYTES: Final = 32
-SUBJECT_BYTES: Final = 16
+WRAPPED_BYTES: Final = NONCE_BYTES + DATA_KEY_BYTES + 16
+"""Nonce, encrypted key and tag."""
 PERIODS_OPEN_MAX: Final = 4
 """Key files held in memory: records come from this month and the last; older ones are read to be shown."""
-KEYS_READY_MAX: Final = 8192
-"""Keys of a file held unwrapped: those of the batch at hand, and of who calls often."""
+KEYS_READY_MAX: Final = 4096
+"""Keys of a file held ready, up to twice as many: those of the batch at hand, and of who calls often; 2.5 kB each."""
 HELD: Final = "held"
 """Name of the file whose keys belong to records under a hold, not to a period."""
 DAY_MS: Final = 86_400_000
@@ -45,15 +47,6 @@ _ALL: Final = b""
 
 _PERIOD: Final = re.compile(r"(19[7-9][0-9]|20[0-9]{2})-(0[1-9]|1[0-2])", re.ASCII)
 _RESTORE: Final = "Restore the vault from a backup; the chain itself is not touched"
-
-
-class KeyLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of a key file."""
-
-    subject: str
-    """Hex of 16 bytes; empty: all that were in the file before."""
-    wrapped: str
-    """Hex of nonce and encrypted data key; empty: the key was shredded."""
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
@@ -72,50 +65,84 @@ class KeyFile:
         yet, and the next one is written in its place.
         """
         self.path = path_of(directory, period)
-        self._period = period
+        self._bound = period.encode() + b"/"
         self._wrapping = AESGCM(derive_key(secret, f"wrap/{period}"))
-        self._lines: dict[bytes, bytes] = {}
         self._ready: dict[bytes, AESGCM] = {}
-        self._size = 0
+        self._ready_before: dict[bytes, AESGCM] = {}
         self._read()
 
     def __len__(self) -> int:
         """Return how many keys there are."""
-        return sum(1 for wrapped in self._lines.values() if wrapped)
+        return self._table.keys
 
     def key_of(self, subject: bytes) -> AESGCM | None:
         """Return the data key of ``subject``, None where it was shredded. Raises StoreDamaged for a lost one."""
-        ready = self._ready.get(subject)
+        ready = self._ready_of(subject)
         if ready is not None:
             return ready
-        wrapped = self._lines.get(subject)
-        if wrapped is None:
-            if _ALL in self._lines:
+        found = self._table.find(subject)
+        if found is None:
+            if self._is_all_shredded:
                 return None
             raise StoreDamaged("the key of a subject is not there", where=str(self.path), hint=_RESTORE)
-        if not wrapped:
-            return None
-        try:
-            raw = self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], self._bound(subject))
-            return self._keep_ready(subject, raw)
-        except (InvalidTag, ValueError):
-            raise StoreDamaged("the key of a subject does not open", where=str(self.path), hint=_RESTORE) from None
+        offset, has_key = found
+        return self._load([(offset, subject)])[subject] if has_key else None
 
-    def ensure(self, subjects: set[bytes]) -> None:
-        """Make keys for those of ``subjects`` that have none, or had theirs shredded, durable on return."""
-        missing = [subject for subject in subjects if not self._lines.get(subject)]
-        if not missing:
-            return
+    def ensure(self, subjects: set[bytes]) -> dict[bytes, AESGCM]:
+        """Return the key of each of ``subjects``; those that have none, or had theirs shredded, get one.
+
+        Durable on return. Raises StoreDamaged for a lost one, StoreError.
+        """
+        keys: dict[bytes, AESGCM] = {}
+        missing, stored = [], []
+        for subject in subjects:
+            ready = self._ready_of(subject)
+            if ready is not None:
+                keys[subject] = ready
+            elif (found := self._table.find(subject)) is not None and found[1]:
+                stored.append((found[0], subject))
+            else:
+                missing.append(subject)
+        if stored:
+            keys |= self._load(sorted(stored))
+        if missing:
+            keys |= self._make(missing)
+        return keys
+
+    def _make(self, missing: list[bytes]) -> dict[bytes, AESGCM]:
+        """Return fresh keys, on disk already."""
         size = NONCE_BYTES + DATA_KEY_BYTES
         # Drawn at once: asking the system for each costs more than the encryption.
         chance = secrets.token_bytes(len(missing) * size)
-        drawn = [chance[start : start + size] for start in range(0, len(chance), size)]
-        raw = {subject: part[NONCE_BYTES:] for subject, part in zip(missing, drawn, strict=True)}
-        lines = {
-            subject: self._wrap(subject, part[:NONCE_BYTES], raw[subject])
-            for subject, part in zip(missing, drawn, strict=True)
-        }
-        data = b"".join(_line(subject, wrapped) for subject, wrapped in lines.items())
+        made: dict[bytes, AESGCM] = {}
+        lines = []
+        for subject, start in zip(missing, range(0, len(chance), size), strict=True):
+            nonce, raw = chance[start : start + NONCE_BYTES], chance[start + NONCE_BYTES : start + size]
+            made[subject] = AESGCM(raw)
+            lines.append(_line(subject, nonce + self._wrapping.encrypt(nonce, raw, self._bound + subject)))
+        self._append(lines)
+        for subject, key in made.items():
+            self._table.put(subject, self._size, has_key=True)
+            self._size += LINE_BYTES
+            self._keep_ready(subject, key)
+        return made
+
+    def shred(self, subjects: set[bytes]) -> int:
+        """Forget the keys of ``subjects`` for good; return how many there were. Durable on return."""
+        gone = {subject for subject in subjects if (found := self._table.find(subject)) is not None and found[1]}
+        if gone:
+            self._replace(self._lines_without(gone))
+        return len(gone)
+
+    def shred_all(self) -> int:
+        """Forget every key of the file for good; return how many there were. Durable on return."""
+        count = len(self)
+        if count or not self._is_all_shredded:
+            self._replace([_line(_ALL, b"")])
+        return count
+
+    def _append(self, lines: list[bytes]) -> None:
+        data = b"".join(lines)
         is_new = not self.path.exists()
         try:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -131,68 +158,108 @@ class KeyFile:
                 _sync_directory(self.path.parent)
         except OSError as error:
             raise _failed(self.path, error) from None
-        self._size += len(data)
-        self._lines.update(lines)
-        for subject, key in raw.items():
-            self._keep_ready(subject, key)
 
-    def shred(self, subjects: set[bytes]) -> int:
-        """Forget the keys of ``subjects`` for good; return how many there were. Durable on return."""
-        gone = {subject for subject in subjects if self._lines.get(subject)}
-        if gone:
-            self._replace({**self._lines, **dict.fromkeys(gone, b"")})
-        return len(gone)
+    def _lines_without(self, gone: set[bytes]) -> Iterator[bytes]:
+        """Give the file's lines without the keys of ``gone``, and without those that another took the place of."""
+        for subject, offset, line in self._lines():
+            if subject in gone:
+                if self._table.find(subject) == (offset, True):
+                    yield _line(subject, b"")
+            elif subject == _ALL or self._table.find(subject) in {(offset, True), (offset, False)}:
+                yield line
 
-    def shred_all(self) -> int:
-        """Forget every key of the file for good; return how many there were. Durable on return."""
-        count = len(self)
-        if count or _ALL not in self._lines:
-            self._replace({_ALL: b""})
-        return count
-
-    def _replace(self, lines: dict[bytes, bytes]) -> None:
-        data = b"".join(_line(name, wrapped) for name, wrapped in lines.items())
+    def _replace(self, lines: Iterable[bytes]) -> None:
         temporary = self.path.with_suffix(".new")
         try:
-            _write_synced(temporary, data)
+            _write_synced(temporary, lines)
             # A crash before this leaves the old file and the keys in it; after it, they are gone.
             temporary.replace(self.path)
             _sync_directory(self.path.parent)
         except OSError as error:
             raise _failed(self.path, error) from None
-        self._lines = lines
         self._ready.clear()
-        self._size = len(data)
+        self._ready_before.clear()
+        self._read()
 
-    def _keep_ready(self, subject: bytes, raw: bytes) -> AESGCM:
+    def _keep_ready(self, subject: bytes, key: AESGCM) -> AESGCM:
+        """Return ``key``, held for when it is asked for again."""
         if len(self._ready) >= KEYS_READY_MAX:
-            self._ready.clear()
-        key = self._ready[subject] = AESGCM(raw)
+            # Who called since the last time stays; who did not is read again when he does.
+            self._ready_before, self._ready = self._ready, {}
+        self._ready[subject] = key
         return key
 
-    def _wrap(self, subject: bytes, nonce: bytes, raw: bytes) -> bytes:
-        return nonce + self._wrapping.encrypt(nonce, raw, self._bound(subject))
+    def _ready_of(self, subject: bytes) -> AESGCM | None:
+        key = self._ready.get(subject)
+        if key is None:
+            key = self._ready_before.get(subject)
+            if key is not None:
+                self._keep_ready(subject, key)
+        return key
 
-    def _bound(self, subject: bytes) -> bytes:
-        """Return what a wrapped key is bound to, so that lines cannot be exchanged."""
-        return self._period.encode() + b"/" + subject
+    def _load(self, places: list[tuple[int, bytes]]) -> dict[bytes, AESGCM]:
+        """Return the keys in the lines at these offsets, of these subjects.
+
+        Raises StoreDamaged where a line is no longer what it was.
+        """
+        keys = {}
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+            try:
+                for offset, subject in places:
+                    wrapped = bytes.fromhex(os.pread(handle, LINE_BYTES, offset)[_WRAPPED].decode())
+                    raw = self._wrapping.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], self._bound + subject)
+                    keys[subject] = self._keep_ready(subject, AESGCM(raw))
+            finally:
+                os.close(handle)
+        except FileNotFoundError:
+            raise StoreDamaged("the keys are not there", where=str(self.path), hint=_RESTORE) from None
+        except OSError as error:
+            raise _failed(self.path, error) from None
+        except (InvalidTag, ValueError):
+            raise StoreDamaged("the key of a subject does not open", where=str(self.path), hint=_RESTORE) from None
+        return keys
 
     def _read(self) -> None:
+        """Take in what the file has."""
+        self._table = KeyTable()
+        self._is_all_shredded = False
+        self._size = 0
+        for subject, offset, line in self._lines():
+            if subject == _ALL:
+                self._is_all_shredded = True
+            else:
+                self._table.put(subject, offset, has_key=len(line) == LINE_BYTES)
+            self._size = offset + len(line)
+
+    def _lines(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """Give subject, offset and bytes of each line, one at a time: the file may be larger than the memory."""
+        offset = 0
         try:
-            data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.endswith(b"\n"):
+                        return
+                    yield self._subject_of(line, number), offset, line
+                    offset += len(line)
         except FileNotFoundError:
             return
         except OSError as error:
             raise _failed(self.path, error) from None
-        end = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:end].splitlines(), 1):
-            try:
-                row = msgspec.json.decode(line, type=KeyLine)
-                subject, wrapped = bytes.fromhex(row.subject), bytes.fromhex(row.wrapped)
-            except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-                raise StoreDamaged("not a line of keys", where=f"{self.path}:{number}", hint=_RESTORE) from None
-            self._lines[subject] = wrapped
-        self._size = end
+
+    def _subject_of(self, line: bytes, number: int) -> bytes:
+        """Return whose line it is. Raises StoreDamaged for one that is none; ``_load`` tells whether its key opens."""
+        begin, end = len(_HEAD), line.find(b'"', len(_HEAD))
+        try:
+            subject = bytes.fromhex(line[begin:end].decode())
+        except (UnicodeDecodeError, ValueError):
+            subject = b"?"
+        if len(subject) == SUBJECT_BYTES and len(line) == LINE_BYTES:
+            if line.startswith(_HEAD) and line.startswith(_MIDDLE, end) and line.endswith(_TAIL):
+                return subject
+        elif len(subject) in {SUBJECT_BYTES, len(_ALL)} and line == _line(subject, b""):
+            return subject
+        raise StoreDamaged("not a line of keys", where=f"{self.path}:{number}", hint=_RESTORE)
 
 
 def path_of(directory: Path, period: str) -> Path:
@@ -234,15 +301,26 @@ def fingerprint(secret: bytes) -> bytes:
     return sha256(derive_key(secret, "fingerprint")).digest()
 
 
+_HEAD: Final = b'{"subject":"'
+_MIDDLE: Final = b'","wrapped":"'
+_TAIL: Final = b'"}\n'
+
+
 def _line(subject: bytes, wrapped: bytes) -> bytes:
-    # As msgspec writes a KeyLine, at a third of the cost: hex needs no escapes.
-    return f'{{"subject":"{subject.hex()}","wrapped":"{wrapped.hex()}"}}\n'.encode()
+    """Return a line: subject and wrapped key in hex; no subject for all that were there, no key for a shredded one."""
+    return b"".join((_HEAD, subject.hex().encode(), _MIDDLE, wrapped.hex().encode(), _TAIL))
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+LINE_BYTES: Final = len(_line(bytes(SUBJECT_BYTES), bytes(WRAPPED_BYTES)))
+"""Of a line with a key."""
+_WRAPPED: Final = slice(len(_HEAD) + 2 * SUBJECT_BYTES + len(_MIDDLE), LINE_BYTES - len(_TAIL))
+"""Where in it the key is."""
+
+
+def _write_synced(path: Path, lines: Iterable[bytes]) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as file:
-        file.write(data)
+        file.writelines(lines)
         file.flush()
         os.fsync(handle)
 

@@ -6,7 +6,6 @@ know of a document stays in ``raw`` and is otherwise ignored.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, Final, Protocol
@@ -30,7 +29,8 @@ TIME_MS_MAX: Final = 4_102_444_800_000
 COUNTER_MAX: Final = 2**63 - 1
 U32_MAX: Final = 2**32 - 1
 
-_SECONDS = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9}))?", re.ASCII)
+_SECONDS_DIGITS_MAX: Final = 10
+_FRACTION_DIGITS_MAX: Final = 9
 
 
 class Kind(IntEnum):
@@ -137,11 +137,12 @@ def decimal_seconds_to_ms(text: str, field: str) -> int:
 
     Raises FieldError for anything else than digits with at most nine decimals, or a time after 2099.
     """
-    found = _SECONDS.fullmatch(text)
-    if not found:
+    seconds, point, fraction = text.partition(".")
+    digits = seconds + fraction
+    is_number = digits.isdecimal() and digits.isascii() and bool(fraction) == bool(point)
+    if not is_number or not 1 <= len(seconds) <= _SECONDS_DIGITS_MAX or len(fraction) > _FRACTION_DIGITS_MAX:
         raise FieldError("not a time", where=field, expected="seconds since 1970, 1795231128.494", actual=text)
-    seconds, fraction = found.groups("")
-    time_ms = int(seconds) * 1000 + int((fraction + "000")[:3])
+    time_ms = int(seconds + (fraction + "000")[:3])
     if time_ms > TIME_MS_MAX:
         raise FieldError("beyond the year 2099", where=field, expected=f"at most {TIME_MS_MAX} ms", actual=text)
     return time_ms

@@ -43,6 +43,7 @@ RTP_HEADER_OCTETS: Final = 12
 
 NOT_TEXT: Final = "NON-UTF8"
 """What acc_json writes in place of text that is not UTF-8."""
+_NOT_TEXT_BYTES: Final = NOT_TEXT.encode()
 
 MORE: Final = frozenset(f"{figure}_{which}" for figure in ("loss", "jitter", "rtt") for which in ("min", "max"))
 """What is read of field ``mos_more``; a field of its own comes first."""
@@ -50,16 +51,29 @@ MORE: Final = frozenset(f"{figure}_{which}" for figure in ("loss", "jitter", "rt
 REMEMBERED: Final = 4096
 """Distinct texts of a figure that are kept with what they mean: a day has some hundreds."""
 
+_REASONS_REMEMBERED: Final = 256
+"""Fewer, since a caller's telephone chooses the text."""
+
 _SECONDS_CHARACTERS_MAX: Final = 20
 """Ten digits, a point, nine digits."""
 _MOS = re.compile(r"([0-9])(?:\.([0-9]{1,3}))?", re.ASCII)
 _MOMENT = re.compile(r"([0-9]{1,5}):([0-5][0-9])", re.ASCII)
 _INTEGER_DIGITS_MAX: Final = 19
-_USUAL: Final[Mapping[str, int | None]] = {
-    **{str(number): number for number in range(REMEMBERED)},
-    **dict.fromkeys(("", "-1", NOT_TEXT)),
-}
+_LOSS_PERCENT_MAX: Final = 100
+_JITTER_MS_MAX: Final = U32_MAX // 1000
+_PPM_PER_PERCENT: Final = 10_000
+_US_PER_MS: Final = 1_000
+
+
+def _usual(most: int, factor: int) -> Mapping[str, int | None]:
+    """Return the texts of 0 to ``most`` and of what is unset, with the number times ``factor`` that each means."""
+    return {**{str(number): number * factor for number in range(most + 1)}, **dict.fromkeys(("", "-1"))}
+
+
+_USUAL: Final = _usual(REMEMBERED, 1)
 """Most numbers of a CDR are small."""
+_USUAL_LOSS_PPM: Final = _usual(_LOSS_PERCENT_MAX, _PPM_PER_PERCENT)
+_USUAL_JITTER_US: Final = _usual(REMEMBERED, _US_PER_MS)
 _Q850 = re.compile(r"Q\.850\b[^,]*?;\s*cause\s*=\s*([0-9]{1,3})(?![0-9])", re.ASCII | re.IGNORECASE)
 
 
@@ -72,9 +86,15 @@ class _Required(msgspec.Struct):
     end_time: str
 
 
+_REQUIRED: Final = frozenset(_Required.__struct_fields__)
 _decode_required: Final = msgspec.json.Decoder(_Required).decode
 _decode_text: Final = msgspec.json.Decoder(dict[str, str]).decode
 _encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+
+
+# Looking up a member of an enum takes longer than all else that is asked of it.
+_UNKNOWN, _CALLER, _CALLEE, _NETWORK = ReleasedBy.UNKNOWN, ReleasedBy.CALLER, ReleasedBy.CALLEE, ReleasedBy.NETWORK
+_REFUSED_BY_CALLEE: Final = frozenset({480, 486, 600, 603})
 
 
 class _ReadingNames(NamedTuple):
@@ -188,9 +208,12 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
         expected = f"at most {PRIVATE_TEXT_MAX} bytes"
         raise FieldError("the CDR is too long", where="cdr", expected=expected, actual=len(raw))
     if values.get("mos_more"):
-        values = {**_more(values["mos_more"]), **values}
+        values = _with_more(values)
+    if _NOT_TEXT_BYTES in raw:
+        values = {name: "" if _is_unreadable(name, value) else value for name, value in values.items()}
+    text = values.get
     setup_ms, answer_ms, end_ms, sip_code = _times(values)
-    from_tag, to_tag = _required(values, "from_tag"), _text(values, "to_tag")
+    from_tag, to_tag = _required(values, "from_tag"), text("to_tag", "")
     caller_packets, caller_octets = _counters(values, "packets_a", "octets_a")
     callee_packets, callee_octets = _counters(values, "packets_b", "octets_b")
     return SourceCall(
@@ -198,16 +221,16 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
         from_tag=from_tag,
         to_tag=to_tag,
         invite_cseq=_integer(values, "cseq", U32_MAX) or 0,
-        caller=_text(values, "from"),
-        callee=_text(values, "to"),
-        source_address=_text(values, "src_ip"),
+        caller=text("from", ""),
+        callee=text("to", ""),
+        source_address=text("src_ip", ""),
         setup_ms=setup_ms,
         answer_ms=answer_ms,
         end_ms=end_ms,
         sip_code=sip_code,
-        q850_cause=_q850_cause(_text(values, "reason")),
-        released_by=_released_by(_text(values, "bye_from"), from_tag, to_tag, sip_code),
-        codec=(_text(values, "codec_a") or _text(values, "codec_b")).partition("/")[0],
+        q850_cause=_q850_cause(text("reason", "")),
+        released_by=_released_by(text("bye_from", ""), from_tag, to_tag, sip_code),
+        codec=(text("codec_a") or text("codec_b", "")).partition("/")[0],
         caller_packets=caller_packets,
         caller_octets=caller_octets,
         callee_packets=callee_packets,
@@ -217,15 +240,22 @@ def _call_of(values: Mapping[str, str], raw: bytes) -> SourceCall:
     )
 
 
-def _more(text: str) -> Mapping[str, str]:
-    """Return the figures in ``loss_min=0;jitter_min=4;...``, which share a field since acc has room for 64 only."""
-    return {name: value for name, _, value in (pair.partition("=") for pair in text.split(";")) if name in MORE}
+def _with_more(values: Mapping[str, str]) -> Mapping[str, str]:
+    """Return ``values`` with the figures in ``mos_more`` that have no field of their own.
+
+    It is ``loss_min=0;jitter_min=4;...``: they share a field since acc has room for 64 only.
+    """
+    found = dict(values)
+    for pair in values["mos_more"].split(";"):
+        name, _, value = pair.partition("=")
+        if name in MORE and name not in values:
+            found[name] = value
+    return found
 
 
-def _text(values: Mapping[str, str], name: str) -> str:
-    """Return a field's text, empty where it is missing, unset, or was not UTF-8."""
-    value = values.get(name, "")
-    return "" if value == NOT_TEXT else value
+def _is_unreadable(name: str, value: str) -> bool:
+    """Tell whether a field stands for text that was not UTF-8, and may: what a CDR requires is taken as it is."""
+    return value == NOT_TEXT and name not in _REQUIRED
 
 
 def _required(values: Mapping[str, str], name: str) -> str:
@@ -241,12 +271,19 @@ def _integer(values: Mapping[str, str], name: str, most: int) -> int | None:
     """Return a field as an integer of 0 to ``most``; None where it is unset, or ``-1``: rtpengine had none."""
     value = values.get(name, "")
     number = _USUAL.get(value, -1)
-    if number == -1:
-        is_number = value.isascii() and value.isdecimal() and len(value) <= _INTEGER_DIGITS_MAX
-        number = int(value) if is_number else -1
-    if number is not None and not 0 <= number <= most:
-        raise FieldError("not such a number", where=name, expected=f"0 to {most}", actual=value)
-    return number
+    if number is None or 0 <= number <= most:
+        return number
+    if value.isascii() and value.isdecimal() and len(value) <= _INTEGER_DIGITS_MAX:
+        number = int(value)
+        if number <= most:
+            return number
+    raise FieldError("not such a number", where=name, expected=f"0 to {most}", actual=value)
+
+
+def _scaled(values: Mapping[str, str], name: str, most: int, factor: int) -> int | None:
+    """Return a field as ``_integer`` does, times ``factor``."""
+    number = _integer(values, name, most)
+    return None if number is None else number * factor
 
 
 @lru_cache(REMEMBERED)
@@ -278,8 +315,8 @@ def _times(values: Mapping[str, str]) -> tuple[int, int, int, int]:
     if 0 < sip_code < 100:
         raise FieldError("not a SIP status", where="sip_code", expected="100 to 699", actual=sip_code)
     answered = 200 <= sip_code <= 299 or (sip_code == 0 and end_ms > start_ms)
-    final_time = _text(values, "final_time")
-    if not answered and final_time:
+    final_time = "" if answered else values.get("final_time")
+    if final_time:
         end_ms = max(end_ms, decimal_seconds_to_ms(final_time, "final_time"))
     if end_ms < start_ms:
         raise FieldError(
@@ -288,7 +325,7 @@ def _times(values: Mapping[str, str]) -> tuple[int, int, int, int]:
     # setup_time has microseconds; setup_ts, of older configurations, whole seconds.
     setup_ms = start_ms
     for name in ("setup_time", "setup_ts"):
-        text = _text(values, name)
+        text = values.get(name)
         if text:
             setup_ms = decimal_seconds_to_ms(text, name)
             break
@@ -305,16 +342,17 @@ def _released_by(bye_from: str, from_tag: str, to_tag: str, sip_code: int) -> Re
     """Return who ended the call: by the tag on BYE, or by how the attempt failed."""
     if bye_from:
         if bye_from == from_tag:
-            return ReleasedBy.CALLER
-        return ReleasedBy.CALLEE if not to_tag or bye_from == to_tag else ReleasedBy.UNKNOWN
+            return _CALLER
+        return _CALLEE if not to_tag or bye_from == to_tag else _UNKNOWN
     if sip_code == 487:
-        return ReleasedBy.CALLER
-    if sip_code in (480, 486, 600, 603):
-        return ReleasedBy.CALLEE
+        return _CALLER
+    if sip_code in _REFUSED_BY_CALLEE:
+        return _CALLEE
     # A dialog that ran out without BYE, a timeout, an error of some server: nobody hung up.
-    return ReleasedBy.NETWORK if sip_code else ReleasedBy.UNKNOWN
+    return _NETWORK if sip_code else _UNKNOWN
 
 
+@lru_cache(_REASONS_REMEMBERED)
 def _q850_cause(reason: str) -> int:
     """Return the cause of a Reason header (RFC 3326), 0 where it has none for Q.850."""
     found = _Q850.search(reason)
@@ -340,37 +378,35 @@ def _qualities(values: Mapping[str, str]) -> tuple[SourceQuality, ...]:
     for names in _QUALITIES:
         average = _reading(values, names.average)
         if average is not None:
-            found.append(
-                SourceQuality(
-                    observer=names.observer,
-                    samples=_integer(values, names.samples, U32_MAX),
-                    average=average,
-                    lowest=_reading(values, names.lowest),
-                    highest=_reading(values, names.highest),
-                )
-            )
+            samples = _integer(values, names.samples, U32_MAX)
+            lowest, highest = _reading(values, names.lowest), _reading(values, names.highest)
+            found.append(SourceQuality(names.observer, samples, average, lowest, highest))
     return tuple(found)
 
 
 def _reading(values: Mapping[str, str], names: _ReadingNames) -> SourceReading | None:
     """Return one reading, None where its MOS is unset."""
-    mos = _text(values, names.mos)
+    mos_name, loss_name, jitter_name, rtt_name, at_name = names
+    text = values.get
+    mos = text(mos_name)
     if not mos:
         return None
     mos_milli = _mos_milli(mos)
     if mos_milli is None:
-        raise FieldError("not a MOS", where=names.mos, expected="1.0 to 5.0", actual=mos)
-    loss_percent = _integer(values, names.loss, 100)
-    jitter_ms = _integer(values, names.jitter, U32_MAX // 1000)
+        raise FieldError("not a MOS", where=mos_name, expected="1.0 to 5.0", actual=mos)
+    # The usual figures without a call of a function: a document has nine readings.
+    loss_ppm = _USUAL_LOSS_PPM.get(text(loss_name, ""), -1)
+    if loss_ppm == -1:
+        loss_ppm = _scaled(values, loss_name, _LOSS_PERCENT_MAX, _PPM_PER_PERCENT)
+    jitter_us = _USUAL_JITTER_US.get(text(jitter_name, ""), -1)
+    if jitter_us == -1:
+        jitter_us = _scaled(values, jitter_name, _JITTER_MS_MAX, _US_PER_MS)
     at_ms = None
-    if names.at and (moment := _text(values, names.at)):
+    if at_name and (moment := text(at_name)):
         at_ms = _moment_ms(moment)
         if at_ms is None:
-            raise FieldError("not a moment", where=names.at, expected="minutes:seconds, 0:03", actual=moment)
-    return SourceReading(
-        mos_milli=mos_milli,
-        rtt_us=_integer(values, names.rtt, U32_MAX),
-        jitter_us=None if jitter_ms is None else jitter_ms * 1000,
-        loss_ppm=None if loss_percent is None else loss_percent * 10_000,
-        at_ms=at_ms,
-    )
+            raise FieldError("not a moment", where=at_name, expected="minutes:seconds, 0:03", actual=moment)
+    rtt_us = _USUAL.get(text(rtt_name, ""), -1)
+    if rtt_us == -1:
+        rtt_us = _integer(values, rtt_name, U32_MAX)
+    return SourceReading(mos_milli, rtt_us, jitter_us, loss_ppm, at_ms)
