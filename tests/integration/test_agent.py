@@ -36,7 +36,7 @@ from tests.telephony.agent_kit import GENESIS, KEY, NODES, SECRET, World, record
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "lt_proxy"
 NODE_TOKEN = "lt_node"
-WAIT_S = 30.0
+WAIT_S = 90.0
 Json = dict[str, Any]
 
 

@@ -22,7 +22,7 @@ from node.runtime import running_node
 from tests.integration.cluster_kit import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 
 def cdr(number: int) -> dict[str, str]:

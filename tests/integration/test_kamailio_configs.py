@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from siplab.programs import free_udp_port, missing_packages, program, start_kamailio  # noqa: E402 - by the line above
 
 MISSING = [package for package in missing_packages() if "kamailio" in package]
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 needs_kamailio = pytest.mark.skipif(bool(MISSING), reason=f"Debian packages missing: {' '.join(MISSING)}")
 

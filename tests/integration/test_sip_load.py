@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from day_chain import differences, read_chain
 from siplab.load import INVITE_CSEQ, Load, Proxy, is_installed, make_calls, running_proxy
 
-WAIT_S = 40.0
+WAIT_S = 120.0
 
 pytestmark = [
     pytest.mark.system,
