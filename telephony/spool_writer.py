@@ -13,6 +13,9 @@ from telephony.spool import GROUP_BYTES_MAX, HEADER_BYTES, Spool
 
 WAITING_BYTES_MAX: Final = 64 * 1024 * 1024
 """Documents in memory that are not on disk yet: a slow disk must not fill the memory."""
+GATHER_S: Final = 0.004
+"""Whoever was answered last is likely to hand in more at once; for so long a sync waits for as many to come again. The
+way to the disk and back costs the core more than a post does, so many small groups would leave less of it for posts."""
 
 Done = Callable[[Exception | None], None]
 """Told once, in the event loop, that documents are on disk, or why none of them is. Must not raise."""
@@ -40,6 +43,8 @@ class SpoolWriter:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="spool-writer")
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
+        self._expected = 0
+        self._gathered: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def append(self, documents: Sequence[tuple[int, bytes]]) -> None:
@@ -72,6 +77,8 @@ class SpoolWriter:
             raise StoreError("the disk is too slow for what comes in", hint="Send it again in some seconds")
         self._waiting.append(_Waiting(documents, size, done))
         self._waiting_bytes += size
+        if self._gathered is not None and self._is_gathered:
+            self._end_gathering()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="spool-writer")
 
@@ -88,6 +95,8 @@ class SpoolWriter:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while self._waiting:
+            if not self._is_gathered:
+                await self._gather()
             group = self._take_group()
             documents = [document for waiting in group for document in waiting.documents]
             failure: Exception | None = None
@@ -98,9 +107,30 @@ class SpoolWriter:
             self.groups += 1
             if failure is None:
                 self.grown.set()
+            self._expected = len(group) + len(self._waiting)
             for waiting in group:
                 self._waiting_bytes -= waiting.size
                 waiting.done(failure)
+
+    @property
+    def _is_gathered(self) -> bool:
+        """Tell whether as many wait as were at work a moment ago, or a group is full."""
+        return len(self._waiting) >= self._expected or self._waiting_bytes >= GROUP_BYTES_MAX
+
+    async def _gather(self) -> None:
+        """Wait until it is gathered, or for as long as that may take."""
+        loop = asyncio.get_running_loop()
+        self._gathered = loop.create_future()
+        late = loop.call_later(GATHER_S, self._end_gathering)
+        try:
+            await self._gathered
+        finally:
+            late.cancel()
+            self._gathered = None
+
+    def _end_gathering(self) -> None:
+        if self._gathered is not None and not self._gathered.done():
+            self._gathered.set_result(None)
 
     def _append(self, documents: list[tuple[int, bytes]]) -> None:
         self._spool.append(documents, time_ms=self._now_ms())

@@ -81,3 +81,44 @@ async def test_a_slow_disk_does_not_fill_the_memory(tmp_path: Path, monkeypatch:
     assert spool.backlog == 3
     await writer.close()
     spool.close()
+
+
+async def test_senders_that_come_again_at_once_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_writer, "GATHER_S", 0.5)
+    spool = Spool(tmp_path, reserve_bytes=0)
+    writer = SpoolWriter(spool, lambda: 7)
+
+    async def send(sender: int) -> None:
+        for number in range(10):
+            await writer.append(documents(100 * sender + number))
+
+    await asyncio.gather(*(send(sender) for sender in range(8)))
+    # Each goes along in ten groups; a busy machine may once let somebody come too late.
+    assert 10 <= writer.groups <= 14
+    assert spool.backlog == 80
+    await writer.close()
+    spool.close()
+
+
+async def test_a_sender_alone_is_never_kept_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes again but itself: a wait of an hour would be seen."""
+    monkeypatch.setattr(spool_writer, "GATHER_S", 3600.0)
+    spool = Spool(tmp_path, reserve_bytes=0)
+    writer = SpoolWriter(spool, lambda: 7)
+    for number in range(20):
+        await writer.append(documents(number))
+    assert (writer.groups, spool.backlog) == (20, 20)
+    await writer.close()
+    spool.close()
+
+
+async def test_who_does_not_come_again_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path, reserve_bytes=0)
+    writer = SpoolWriter(spool, lambda: 7)
+    await asyncio.gather(*(writer.append(documents(number)) for number in range(30)))
+    await writer.append(documents(30))
+    monkeypatch.setattr(spool_writer, "GATHER_S", 3600.0)
+    await writer.append(documents(31))
+    assert spool.backlog == 32
+    await writer.close()
+    spool.close()
