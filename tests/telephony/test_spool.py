@@ -36,7 +36,7 @@ def put(spool: Spool, *documents: bytes, time_ms: int = 1) -> None:
 
 
 def read_all(spool: Spool, start: Position | None = None, count_max: int = 7) -> Batch:
-    """Read to the end in small steps, as the forwarder does."""
+    """Read to the end in small steps, as the builder does."""
     position = start or spool.cursor
     everything = Batch(spool.end)
     while True:
