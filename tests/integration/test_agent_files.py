@@ -128,6 +128,8 @@ async def test_killed_while_it_reads_files_it_misses_none(tmp_path: Path) -> Non
                     file.write(lines(chance.randrange(1, 50)))
                 await asyncio.sleep(chance.random() / 4)
             if round_ < 3:
+                # A log that is gone before the agent ever looked at it is another's: nothing says that it was there.
+                await until((config.spool / "watch" / "log.json").exists)
                 assert await agent.end(signal.SIGKILL) == -signal.SIGKILL
                 log.rename(tmp_path / f"events.jsonl.{round_}")
         await until(lambda: written <= node.taken)
