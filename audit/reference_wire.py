@@ -156,7 +156,7 @@ class Number(Type):
 
     def plain(self, value: Any) -> Any:
         """See ``Type``."""
-        if type(value) is not int or value.bit_length() > 64:
+        if type(value) is not int or not -(2**63) <= value < 2**64:
             raise Refused("", "not an integer")
         return value
 
