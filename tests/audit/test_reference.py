@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from ledger.genesis import Genesis
-from ledger.leveldb import LevelStore
 from ledger.rules.ruleset import RuleSet
-from ledger.store import MemoryStore
-from tests.audit.agreement import audited, referred
+from tests.audit.agreement import audited, referred, signatures_remembered
 from tests.audit.chains import FIVE, NEXT_KEY, NODE_KEYS, Cluster, govern, make_genesis, rules_of
 from tests.audit.forgery import Forgery, all_variants, replay
 from tests.audit.tamper import Parts, take_apart
 from tests.audit.test_verify import CONTENTS, END
 
 VARIANTS = {name: variant for name, variant in all_variants().items() if variant.field}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with signatures_remembered():
+        yield
 
 
 @pytest.fixture(scope="module")
