@@ -1,4 +1,4 @@
-"""The second implementation: all test vectors, and the same verdict and place as the audit on good and forged chains."""
+"""The second implementation: all test vectors, and the verdict and place of the audit on good and forged chains."""
 
 from __future__ import annotations
 
