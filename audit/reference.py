@@ -11,7 +11,6 @@ An export is read once, front to back, holding one block; only the keys of count
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from audit.reference_receipts import prove
 from audit.reference_rules import check_record, open_tables, run_vectors
 from audit.reference_state import State, founders_state, read_genesis
 from audit.reference_transactions import Body, Checked, CheckRecord, Index, check_transaction
@@ -43,9 +43,11 @@ from audit.reference_wire import (
     Unusable,
     decode,
     encode,
+    expect,
     is_signed,
     merkle_root,
     tagged_hash,
+    within,
 )
 
 MAGIC = b"ledgerd export\n\0\1"
@@ -165,22 +167,6 @@ class Export:
 
 
 # -- the chain -----------------------------------------------------------------------------------------------------
-
-
-def expect(where: str, found: object, right: object) -> None:
-    """Refuse what is not as it must be."""
-    if found != right:
-        shown = [value.hex() if isinstance(value, bytes) else str(value) for value in (right, found)]
-        raise Refused(where, f"not what the chain gives: expected {shown[0]}, found {shown[1]}")
-
-
-@contextlib.contextmanager
-def within(place: str) -> Iterator[None]:
-    """Name the place of whatever is refused inside."""
-    try:
-        yield
-    except Refused as error:
-        raise error.within(place) from None
 
 
 class Chain:
@@ -342,11 +328,11 @@ def rules_of(genesis: Any) -> CheckRecord:
     return partial(check_record, pin=genesis.rules, tables=tables)
 
 
-def begin_chain(export: Export, genesis: Any) -> Chain:
+def begin_chain(export: Export, genesis: Any, rules: CheckRecord | None) -> Chain:
     """Return the chain at height 0 of an export that is to be of this genesis. Raises Refused, Unusable."""
     if export.genesis != encode(genesis):
         raise Refused("genesis", "the genesis carried is not the one given", 0)
-    chain = Chain(genesis, rules_of(genesis))
+    chain = Chain(genesis, rules or rules_of(genesis))
     if export.head.first_height != 1:
         raise Refused("head", "it does not begin with the first block", 1)
     return chain
@@ -357,21 +343,23 @@ def verify_export(
     genesis_json: bytes,
     *,
     name: str = "",
+    rules: CheckRecord | None = None,
     on_block: Callable[[int, int, int], None] = lambda _height, _last, _records: None,
 ) -> Verdict:
     """Return the verdict on an export, held against a genesis file.
 
     target: a path, or a stream read once. name: what it is called in places of damage; the path where not given.
+    rules: those of the genesis, of ``rules_of``, where they are at hand; else they are read and proved here.
     on_block: told height, last height and records after each block.
     Raises Unusable where nothing can be said, OSError where the file cannot be read.
     """
     if isinstance(target, str | Path):
         with Path(target).open("rb") as file:
-            return verify_export(file, genesis_json, name=name or str(target), on_block=on_block)
+            return verify_export(file, genesis_json, name=name or str(target), rules=rules, on_block=on_block)
     chain: Chain | None = None
     try:
         export = Export(target, name or "export")
-        chain = begin_chain(export, read_genesis(genesis_json))
+        chain = begin_chain(export, read_genesis(genesis_json), rules)
         for sealed, body, transactions in export.blocks():
             chain.add(sealed, body, transactions)
             on_block(chain.height, export.head.final_height, chain.counts["records"])
@@ -390,6 +378,15 @@ def verify_export(
     return Verdict(True, chain.height, "", sentence_of(chain), chain.counts)
 
 
+def verify_receipt(data: bytes, genesis_json: bytes) -> Verdict:
+    """Return the verdict on a receipt, held against a genesis file. Raises Unusable for the genesis."""
+    try:
+        proven = prove(data, genesis_json)
+    except Refused as error:
+        return Verdict(False, 0, error.where, f"NOT OK: receipt, field {error}")
+    return Verdict(True, proven.receipt.height, "", proven.sentence())
+
+
 def sentence_of(chain: Chain) -> str:
     """Return what holds, in one line."""
     counts = chain.counts
@@ -403,13 +400,21 @@ def sentence_of(chain: Chain) -> str:
     return "OK: " + ", ".join([*parts, f"final at height {chain.height} id {chain.block_id.hex()}"])
 
 
+def verify_file(path: Path, genesis_json: bytes) -> Verdict:
+    """Return the verdict on a file, a receipt if it begins as JSON does."""
+    with path.open("rb") as file:
+        if not file.read(64).lstrip().startswith(b"{"):
+            return verify_export(path, genesis_json)
+    return verify_receipt(path.read_bytes(), genesis_json)
+
+
 def main(arguments: list[str]) -> int:
-    """Verify an export; return the exit status: 0 everything holds, 1 something does not, 2 nothing can be said."""
+    """Verify a file; return the exit status: 0 everything holds, 1 something does not, 2 nothing can be said."""
     if len(arguments) != 2:
-        sys.stderr.write("usage: python -m audit.reference chain.export genesis.json\n")
+        sys.stderr.write("usage: python -m audit.reference chain.export|receipt.json genesis.json\n")
         return 2
     try:
-        verdict = verify_export(arguments[0], Path(arguments[1]).read_bytes())
+        verdict = verify_file(Path(arguments[0]), Path(arguments[1]).read_bytes())
     except (Unusable, OSError) as error:
         sys.stderr.write(f"audit.reference: {error}\n")
         return 2

@@ -138,12 +138,15 @@ class State:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return a JSON value in which no object has a field twice. Raises ValueError."""
+    """Return a JSON value. Raises ValueError; Refused for a field that an object has twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("a field is given twice")
-        return dict(pairs)
+        fields: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in fields:
+                raise Refused(name, "given twice")
+            fields[name] = value
+        return fields
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number")

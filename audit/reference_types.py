@@ -239,3 +239,53 @@ VOTING_PROOF = Struct(
 HEAD = Struct("Head", first_height=COUNT, final_height=COUNT, final_id=BYTES32)
 PAYLOADS = {2: KEY_CHANGES, 3: CANDIDATE_CHANGE, 4: DELEGATIONS, 5: PROPOSAL, 6: APPROVAL, 7: EVIDENCE}
 """The payload of each kind of transaction that governs."""
+
+# -- receipts ------------------------------------------------------------------------------------------------------
+
+PENDING_PART = Struct(
+    "PendingPart",
+    height=COUNT,
+    producers=Array(Struct("NamedKey", member_id=MEMBER_ID, public_key=BYTES33), 0, 21),
+)
+FINAL_PROOF = Struct(
+    "FinalProof",
+    header=HEADER,
+    pending=Maybe(PENDING_PART),
+    siblings=Array(BYTES32, 0, 256),
+    t_id=BYTES32,
+    parts=Array(Struct("SignedPart", signers=Bytes(1, 3), signatures=Array(BYTES64, 1, 21)), 1, 2),
+)
+PACKED = Text(r"[A-Za-z0-9+/=]{0,65536}")
+FLAG = Number(0, 1)
+RECEIPT = Struct(
+    "Receipt",
+    version=Number(3, 3),
+    personal_data=FLAG,
+    chain_id=BYTES32,
+    tx_id=BYTES32,
+    index=COUNT,
+    void=FLAG,
+    height=COUNT,
+    block_ms=TIME_MS,
+    record=CALL_RECORD,
+    envelope=Struct(
+        "EnvelopePart",
+        member_id=MEMBER_ID,
+        created_ms=TIME_MS,
+        expires_ms=TIME_MS,
+        item_count=Number(1, 1_000),
+        items_root=BYTES32,
+    ),
+    signature=BYTES64,
+    key=Struct(
+        "KeyPart", public_key=BYTES33, roles=Number(1, 7), standing=Choice(0, "revoked active retiring"), path=PACKED
+    ),
+    item_path=PACKED,
+    tx_index=COUNT,
+    tx_path=PACKED,
+    void_bitmap=PACKED,
+    header=Maybe(PACKED),
+    history_path=PACKED,
+    set_changes=Array(PACKED, 0, 2**20),
+    final=PACKED,
+)

@@ -8,8 +8,9 @@ Source: docs/protocol.md, "Encoding", "Hashes, keys, signatures", and the tables
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -47,6 +48,22 @@ class Refused(Exception):
 
 class Unusable(Exception):
     """Nothing can be said: a genesis that is none, a format or rules that are not those known here."""
+
+
+def expect(where: str, found: object, right: object) -> None:
+    """Refuse what is not as it must be."""
+    if found != right:
+        shown = [(value.hex() if isinstance(value, bytes) else str(value))[:200] for value in (right, found)]
+        raise Refused(where, f"not what the chain gives: expected {shown[0]}, found {shown[1]}")
+
+
+@contextlib.contextmanager
+def within(place: str) -> Iterator[None]:
+    """Name the place of whatever is refused inside."""
+    try:
+        yield
+    except Refused as error:
+        raise error.within(place) from None
 
 
 # -- MessagePack, read in the order of the bytes -------------------------------------------------------------------

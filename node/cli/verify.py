@@ -6,25 +6,21 @@ Exit status: 0 where everything holds, 1 where something does not, 2 where nothi
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ledger.errors import ConfigError, LedgerError, StoreDamaged
+from node.cli.verify_audit import run_audit, say
 
 if TYPE_CHECKING:
-    from audit.report import AuditReport, Progress
     from audit.source import ChainSource
     from audit.verify import KnownHead
     from ledger.genesis import Genesis
 
 OK, NOT_OK, UNREADABLE = 0, 1, 2
-LINE_EVERY_S = 5
-"""How often progress is told where there is no terminal."""
 CHECKPOINT_BYTES_MAX = 1 << 20
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -194,70 +190,12 @@ def read_genesis(path: Path) -> Genesis:
     return genesis_from_json(read_file(path, GENESIS_BYTES_MAX), where=str(path))
 
 
-def run_audit(source: ChainSource, genesis: Genesis, known: list[KnownHead]) -> AuditReport:
-    """Audit a chain, telling how far it is."""
-    from audit.report import AuditReport, Difference
-    from audit.verify import verify_chain
-    from ledger.codec import encode
-    from ledger.genesis import chain_id_of
-
-    carried = source.genesis()
-    if carried is not None and carried != encode(genesis):
-        report = AuditReport(source.name, chain_id_of(genesis))
-        report.head_id = report.chain_id
-        what = "the genesis carried is not the one given"
-        report.first_difference = Difference(0, "genesis", what, f"chain {report.chain_id.hex()}", "another")
-        return report
-    with showing_progress() as show:
-        return verify_chain(source, genesis, known=known, on_progress=show)
-
-
-@contextmanager
-def showing_progress() -> Iterator[Callable[[Progress], None]]:
-    """Show progress on the terminal, or in plain lines where there is none."""
-    begun = time.monotonic()
-
-    def rate(progress: Progress) -> str:
-        return f"{progress.records / max(time.monotonic() - begun, 0.001):,.0f} records/s"
-
-    if not sys.stderr.isatty():
-        told = begun
-
-        def tell(progress: Progress) -> None:
-            nonlocal told
-            now = time.monotonic()
-            if now - told >= LINE_EVERY_S:
-                told = now
-                left_s = (now - begun) * (progress.final_height - progress.height) / progress.height
-                say(f"height {progress.height:,} of {progress.final_height:,}, {rate(progress)}, {left_s:,.0f} s left")
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("auditing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def draw(progress: Progress) -> None:
-            bar.update(task, completed=progress.height, total=progress.final_height, description=rate(progress))
-
-        yield draw
-
-
 def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None) -> int:
     """Verify a receipt and say what it proves; return the exit status."""
-    from audit.receipt import RECEIPT_BYTES_MAX, verify_receipt
+    from audit.receipt import verify_receipt
+    from audit.receipt_file import RECEIPT_BYTES_MAX
+    from audit.revealed import shown_text
     from ledger.errors import InvalidProof
-    from ledger.readable import to_readable
 
     data = read_file(path, RECEIPT_BYTES_MAX)
     trusted = load_genesis(None, str(path), genesis)
@@ -268,9 +206,10 @@ def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None)
         report |= {"expected": error.expected, "actual": error.actual}
         line = f"NOT OK: receipt, field {error.sentence()}"
     else:
-        names = verdict.__slots__
-        report = {"ok": True, **{name: to_readable(getattr(verdict, name)) for name in names}}
+        report = {"ok": True, **verdict.to_json()}
         line = verdict.sentence()
+        for field in verdict.revealed:
+            line += f"\n  {field.name} is what the record was made with: {shown_text(field)}"
     if json_file is not None:
         write_json(json_file, report)
     typer.echo(line)
@@ -285,11 +224,6 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from None
-
-
-def say(line: str) -> None:
-    """Tell the person something that is not the verdict."""
-    typer.echo(line, err=True)
 
 
 def main() -> None:

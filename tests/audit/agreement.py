@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import ecdsa
 
 from audit.reference import verify_export
 from audit.reference_wire import Unusable
@@ -49,3 +54,24 @@ def referred(data: bytes, genesis: Genesis) -> tuple[Place, str]:
         return ("unusable", 0, ""), str(error)
     kind = "ok" if verdict.ok else "damaged" if verdict.is_damage else "not ok"
     return (kind, verdict.height, verdict.where), verdict.sentence
+
+
+@contextmanager
+def signatures_remembered() -> Iterator[None]:
+    """Verify each signature once: the variants of one chain share most of them, and each takes some milliseconds."""
+    verify = ecdsa.VerifyingKey.verify_digest
+    known: dict[tuple[bytes, bytes, bytes], bool] = {}
+
+    def look_up(key: ecdsa.VerifyingKey, signature: bytes, digest: bytes) -> bool:
+        asked = (key.to_string(), signature, digest)
+        if asked not in known:
+            try:
+                known[asked] = verify(key, signature, digest)
+            except ecdsa.BadSignatureError:
+                known[asked] = False
+        if not known[asked]:
+            raise ecdsa.BadSignatureError
+        return True
+
+    with patch.object(ecdsa.VerifyingKey, "verify_digest", look_up):
+        yield

@@ -247,7 +247,7 @@ def test_a_bug_is_said_in_one_line(run: Run, export: Path, monkeypatch: pytest.M
 
 
 def test_progress_in_plain_lines(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch, ok: str) -> None:
-    monkeypatch.setattr("node.cli.verify.LINE_EVERY_S", 0)
+    monkeypatch.setattr("node.cli.verify_audit.LINE_EVERY_S", 0)
     status, out, err = run(export)
     assert (status, out) == (0, ok)
     assert "height 1 of 14, " in err
