@@ -18,6 +18,7 @@ from msgspec.structs import replace as with_fields
 
 from audit.export import FrameType, make_frame, make_preamble
 from audit.raw import Head, RawBlock, RawFinality
+from ledger import merkle
 from ledger.block import BodyItem, Certificate, Header, SealedHeader, block_id_of, body_root, certificate_hash
 from ledger.codec import decode, encode
 from ledger.crypto import PrivateKey
@@ -25,7 +26,7 @@ from ledger.errors import LedgerError
 from ledger.transaction import Kind, Transaction, make_transaction, tx_id_of
 from tests.audit.chains import GOVERN_KEYS, NODE_KEYS
 from tests.audit.forgery import Forgery, Unfit, all_variants
-from tests.audit.records import changed_record
+from tests.audit.records import changed_record, shifted
 from tests.audit.tamper import Parts, high_s
 from tests.audit.worlds import KEYS, STRANGER, World, any_deed, sign_items, world
 
@@ -294,9 +295,42 @@ def item_changed(rng: Random, w: World) -> bytes:
     items = list(transaction.items)
     at = rng.randrange(len(items))
     items[at] = rng.choice((_bytes_changed, change_value, change_value, spell_otherwise))(rng, items[at])
-    if not items[at]:
-        items[at] = b"\xc0"
+    if not items[at] or rng.random() < 0.05:
+        items[at] = rng.choice((b"\xc0", items[at] + bytes(1_024)))
     return _put_back(rng, w, height, index, signed(transaction, items))
+
+
+@kind
+def record_repeated(rng: Random, w: World) -> bytes:
+    """A call that was recorded before, at the same time or some time apart: which records are void follows."""
+    height, index, transaction = _place(rng, w, Kind.RECORDS)
+    _, _, earlier = _place(rng, w, Kind.RECORDS)
+    items = list(transaction.items)
+    record = msgpack.unpackb(rng.choice(earlier.items))
+    near = rng.choice((0, 4_999, 5_000, 60_000, 60_000 - record[5] % 60_000, -(record[5] % 60_000) - 1))
+    record = shifted(record, near + rng.choice((0, 0, 1, -1, 4_999, 5_000, -5_000, -5_001)))
+    record[2] = rng.choice((record[2], record[2], 1, 2, 3))
+    items.insert(rng.randrange(len(items) + 1), encode(record))
+    return _put_back(rng, w, height, index, signed(transaction, items))
+
+
+@kind
+def times_moved(rng: Random, w: World) -> bytes:
+    """A transaction and its records of another time, most often out of its block's."""
+    height, index, transaction = _place(rng, w)
+    by, items = rng.choice((-1, 1)) * rng.choice((1_000, 2_000, 3_600_000, 86_400_000, 36 * 86_400_000)), []
+    for item in transaction.items:
+        is_moved = transaction.envelope.kind is Kind.RECORDS and rng.random() < 0.5
+        items.append(encode(shifted(msgpack.unpackb(item), by)) if is_moved else item)
+    later = rng.choice((0, by))
+    envelope = with_fields(
+        transaction.envelope,
+        created_ms=transaction.envelope.created_ms + later,
+        expires_ms=transaction.envelope.expires_ms + later,
+        items_root=merkle.root_of(items),
+    )
+    raw = encode(Transaction(envelope, KEYS[envelope.key_id].sign(tx_id_of(envelope)), items))
+    return _put_back(rng, w, height, index, raw)
 
 
 @kind
@@ -555,7 +589,8 @@ def deeds_added(rng: Random, w: World) -> bytes:
         who, what, payload = any_deed(rng, w.genesis, proposals, height)
         now_ms = w.genesis.genesis_time_ms + w.parts.header(height).slot * w.genesis.parameters.slot_ms
         key = (NODE_KEYS if what is Kind.EVIDENCE else GOVERN_KEYS)[who]
-        raw = sign_items(w.genesis, [encode(payload)], now_ms, member=who, key=key, kind=what)
+        item = change_value(rng, encode(payload)) if rng.random() < 0.2 else encode(payload)
+        raw = sign_items(w.genesis, [item], now_ms, member=who, key=key, kind=what)
         if rng.random() < 0.5:
             _, header = w.remake(height, [*raws, raw])
             if header.state_root == w.parts.header(height).state_root:

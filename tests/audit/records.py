@@ -87,6 +87,14 @@ def other_number(rng: Random, number: int) -> int:
     return min(max(other, 0), INT_MAX)
 
 
+def shifted(record: Record, by_ms: int) -> Record:
+    """Return the record of another time."""
+    made = list(record)
+    for index in TIMES:
+        made[index] = made[index] and max(1, made[index] + by_ms)
+    return made
+
+
 def _change_leaf(rng: Random, record: Record) -> None:
     numbers = [path for path in leaves(record) if isinstance(at(record, path), int)]
     parts = [path for path in numbers if path[0] in {QUALITY, LEVELS, ENERGY}]

@@ -22,6 +22,7 @@ from audit.verify import ChainAuditor
 from consensus.epochs import Position, begin_block, voting_sets
 from consensus.votes import Checkpoint, Link, VotingSet, digest_of
 from ledger.block import (
+    EMPTY_TOTALS,
     Block,
     BodyItem,
     Certificate,
@@ -45,10 +46,12 @@ from ledger.payloads import (
     CandidateChange,
     DelegationPart,
     Delegations,
+    Evidence,
     KeyChange,
     KeyChanges,
     KeyOperation,
     Payload,
+    SignedHeader,
 )
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
 from ledger.rules.ruleset import RuleSet
@@ -382,17 +385,21 @@ def chance(number: int) -> Parts:
     rng = Random(number)
     seats = rng.randint(1, 5)
     genesis = make_genesis(name="chance", epoch_slots=rng.randint(2, 5), members=FIVE, seats=seats)
-    cluster, done = Cluster(genesis), [bytes(32)]
+    cluster, done, proposed = Cluster(genesis), [bytes(32)], None
     for slot in range(rng.randint(8, 20)):
         calls = [10 + 2 * slot, 11 + 2 * slot - rng.randint(0, 2)]
         with suppress(LedgerError):  # alfa may be no member any more
             cluster.submit(calls_of(genesis, calls, cluster.now_ms))
-        for _ in range(rng.choice((0, 1, 1, 2))):
-            who, kind, payload = any_deed(rng, genesis, done, slot)
+        deeds = [any_deed(rng, genesis, done, slot) for _ in range(rng.choice((0, 1, 1, 2)))]
+        # Two thirds of the members agree but rarely by chance.
+        agreed, proposed = proposed, None
+        deeds += [(who, Kind.APPROVE, Approval(agreed)) for who in FIVE if agreed is not None and rng.random() < 0.9]
+        for who, kind, payload in deeds:
             raw = make_payload(genesis, kind, payload, now_ms=cluster.now_ms, member=who)
             with suppress(LedgerError):
                 cluster.submit(raw)
                 done.append(tx_id_of(decode(raw, Transaction).envelope))
+                proposed = done[-1] if kind is Kind.PROPOSE else proposed
         quiet, deaf = rng.random() < 0.03, rng.random() < 0.2
         with suppress(UnknownParent):
             cluster.step(deliver=lambda m, q=quiet, d=deaf: not (q if isinstance(m, Block) else d))
@@ -400,6 +407,17 @@ def chance(number: int) -> Parts:
         break  # sync would fetch the parent, this cluster has none
     longest = max(cluster.peers, key=lambda peer: peer.engine.final.height)
     return take_apart(longest.store, genesis) if longest.engine.final.height > 3 else chance(number + 10_000)
+
+
+def double_block(genesis: Genesis, member: str, *, height: int, slots: tuple[int, int]) -> Evidence:
+    """Return two headers that a member sealed, a fault where they are of one slot."""
+    key, chain_id = NODE_KEYS[member], chain_id_of(genesis)
+    signed = []
+    for slot, root in zip(slots, (b"\1" * 32, b"\2" * 32), strict=True):
+        rest = (0, bytes(32), EMPTY_TOTALS, root, bytes(32), bytes(32))
+        header = Header(1, chain_id, height, slot, bytes(32), key.key_id, bytes(32), *rest)
+        signed.append(SignedHeader(header, key.sign(block_id_of(header))))
+    return Evidence(key.public_key, [], sorted(signed, key=encode))
 
 
 def any_deed(rng: Random, genesis: Genesis, done: Sequence[bytes], height: int) -> Deed:
@@ -430,7 +448,12 @@ def any_deed(rng: Random, genesis: Genesis, done: Sequence[bytes], height: int) 
         (Kind.DELEGATE, Delegations([DelegationPart(name, rng.choice((10, 30, 50))) for name in wanted])),
         (Kind.PROPOSE, rng.choice(proposals)),
         *[(Kind.APPROVE, Approval(rng.choice(done[-3:])))] * 4,
+        (Kind.PROPOSE, rng.choice(proposals)),
         (Kind.EVIDENCE, double_vote(genesis, other, height=rng.randint(1, height + 1))),
+        (
+            Kind.EVIDENCE,
+            double_block(genesis, other, height=rng.randint(1, height + 1), slots=rng.choice(((7, 7), (7, 8)))),
+        ),
     ]
     return (who, *rng.choice(deeds))
 
