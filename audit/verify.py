@@ -31,6 +31,7 @@ from consensus.votes import Checkpoint, Link, VotingSet, check_certificate, link
 from ledger.block import (
     Block,
     BodyItem,
+    BodyItems,
     Certificate,
     Header,
     SealedHeader,
@@ -124,7 +125,7 @@ class ChainAuditor:
         self._check_place(header, raw.stated_id)
         schedule, election = self._check_slot(header)
         finality = self._finality_after(sealed.certificate)
-        body = _decode(raw.body, list[BodyItem], "body")
+        body = _decode(raw.body, BodyItems, "body")
         transactions = self._check_transactions(raw, body)
         seen = SeenRecords(self._index, [])
         time_ms = block_time_ms(self._genesis, header.slot)
@@ -332,7 +333,9 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
         return decode(data, kind)
     except EncodingError as error:
         # A wrong spelling is the whole value's: the error then names the type.
-        error.where = name if error.where in {"", type_name(kind)} else f"{name}.{error.where}"
+        # That of an item begins with its bracket: body[3].tx_id.
+        within = "" if error.where in {"", type_name(kind)} else error.where
+        error.where = name + within if within[:1] in {"", "["} else f"{name}.{within}"
         raise
 
 

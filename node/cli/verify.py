@@ -45,12 +45,19 @@ def verify(
         ),
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here.")] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Verify with the second implementation, which shares no code: slow.")
+    ] = False,
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
 
     Works on a copy of a data directory, never on the evidence itself. A running node is audited over its API.
     """
     known = [parse_head(text) for text in head or []] + [read_checkpoint(path) for path in checkpoint or []]
+    if reference:
+        if known:
+            raise ConfigError("the second implementation takes no blocks known from elsewhere", where="--reference")
+        raise typer.Exit(verify_by_reference(target, genesis, json_file))
     if is_receipt(target):
         if known:
             raise ConfigError("a receipt has no chain to look for a head in", where="--head")
@@ -214,6 +221,17 @@ def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None)
         write_json(json_file, report)
     typer.echo(line)
     return OK if report["ok"] else NOT_OK
+
+
+def verify_by_reference(target: str, genesis: Path | None, json_file: Path | None) -> int:
+    """Say what the second implementation comes to; return the exit status."""
+    from node.cli.verify_reference import refer_chain, refer_receipt, report_of
+
+    verdict = refer_receipt(Path(target), genesis) if is_receipt(target) else refer_chain(target, genesis)
+    if json_file is not None:
+        write_json(json_file, report_of(verdict))
+    typer.echo(verdict.sentence)
+    return OK if verdict.ok else NOT_OK
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
