@@ -42,13 +42,15 @@ def accuse(
     """
     one = _votes_of(first, sets, chain_id)
     other = _votes_of(second, sets if other_sets is None else other_sets, chain_id)
-    found = []
+    found: dict[str, Accusation] = {}
     for key_id, (producer, votes) in one.items():
         _, others = other.get(key_id, (producer, {}))
         pair = next(((a, b) for a in votes.values() for b in others.values() if is_vote_fault(a, b)), None)
         if pair is not None:
-            found.append(Accusation(producer, Evidence(producer.public_key, sorted(pair, key=encode), [])))
-    return sorted(found, key=lambda each: each.producer.member_id)
+            # A member that took another key in between is still one.
+            evidence = Evidence(producer.public_key, sorted(pair, key=encode), [])
+            found.setdefault(producer.member_id, Accusation(producer, evidence))
+    return [found[member_id] for member_id in sorted(found)]
 
 
 def _votes_of(

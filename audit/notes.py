@@ -1,11 +1,9 @@
-"""Checkpoints of the history tree as signed notes, which tools of transparency logs read and their witnesses cosign.
+"""Signed notes: text with a line for each signature, as transparency logs publish their checkpoints.
 
-A note is text with a line for each signature. The text of ours names the chain, the height of a final block and its
-``history_root``: the tree of the ids of all blocks before it. Three kinds of lines may stand below: that of the node's
-log key (Ed25519), the cosignatures of witnesses (Ed25519 with a time), and one of our own, which carries the quorum's
-certificate, so that a note can be held against the genesis instead of against a log key.
+Two kinds of signatures are known here: of a log (Ed25519), and of a witness, who says when it saw the checkpoint and
+that it extends those it saw before (Ed25519 with a time). Others are passed over, as the format demands.
 
-Source: C2SP signed-note, tlog-checkpoint, tlog-cosignature; docs/audit.md, "Notes and tiles".
+Source: C2SP signed-note, tlog-checkpoint, tlog-cosignature.
 """
 
 from __future__ import annotations
@@ -21,9 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from consensus.setchange import VotingProof
-from ledger.codec import decode, encode
-from ledger.errors import BadSignature, ConfigError, EncodingError, LedgerError
+from ledger.errors import BadSignature, ConfigError, EncodingError
 from ledger.merkle import HASH_BYTES
 
 NOTE_BYTES_MAX: Final = 256 << 10
@@ -35,18 +31,11 @@ SIZE_MAX: Final = 2**63 - 1
 
 ED25519: Final = 0x01
 COSIGNATURE: Final = 0x04
-FINALITY: Final = b"\xffledgerd/final/1"
-"""Kind of our own line: 0xff leads in those without a number of their own."""
 
 _DASH = "— "
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
 _TIME_BYTES = 8
-
-
-def origin_of(chain_id: bytes) -> str:
-    """Return what a chain's notes name in their first line; every node's log key has this name too."""
-    return f"ledgerd/{chain_id.hex()}"
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
@@ -295,8 +284,8 @@ class TreeHead:
 
     Attributes:
         origin: which log it is.
-        size: leaves in the tree. Of a chain: the height of a final block.
-        root: of the tree. Of a chain: the ``history_root`` of that block.
+        size: leaves in the tree.
+        root: of the tree, by RFC 6962.
     """
 
     origin: str
@@ -321,49 +310,6 @@ def parse_tree_head(text: str) -> TreeHead:
     if len(root) != HASH_BYTES:
         raise EncodingError("not a root", where="note, line 3", expected=f"{HASH_BYTES} bytes", actual=len(root))
     return TreeHead(origin, int(digits), root)
-
-
-def tree_head_of(proof: VotingProof) -> TreeHead:
-    """Return the tree head that a final block proves."""
-    header = proof.header
-    return TreeHead(origin_of(header.chain_id), header.height, header.history_root)
-
-
-def make_note(proof: VotingProof, key: LogKey) -> Note:
-    """Return the note of a final block, with the line of the node's log key and the one that carries the proof."""
-    head = tree_head_of(proof)
-    text = head.to_text()
-    return Note(text, (key.sign(text, head.origin), finality_line(proof)))
-
-
-def finality_line(proof: VotingProof) -> NoteSignature:
-    """Return the line that carries the proof of a final block: other readers pass over it."""
-    chain_id = proof.header.chain_id
-    return NoteSignature(origin_of(chain_id), _finality_id(chain_id), encode(proof))
-
-
-def finality_of(note: Note, chain_id: bytes) -> VotingProof | None:
-    """Return the proof that a note carries, which is not verified yet; None where it has none.
-
-    Raises EncodingError where it cannot be read, or is of another tree head than the note's.
-    """
-    for one in note.signatures:
-        if (one.name, one.key_id) != (origin_of(chain_id), _finality_id(chain_id)):
-            continue
-        try:
-            proof = decode(one.body, VotingProof)
-        except LedgerError as error:
-            raise EncodingError(f"the proof in it cannot be read: {error}", where="note") from None
-        # [REJECT] The proof is of the block that the note names
-        if tree_head_of(proof) != parse_tree_head(note.text):
-            found = f"height {proof.header.height}, root {proof.header.history_root.hex()}"
-            raise EncodingError("the proof in it is of another tree head", where="note", actual=found)
-        return proof
-    return None
-
-
-def _finality_id(chain_id: bytes) -> bytes:
-    return key_id_of(origin_of(chain_id), FINALITY, chain_id)
 
 
 # -- text --------------------------------------------------------------------------------------------------------------

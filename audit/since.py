@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from audit.follow import Follower
 from audit.light import LightCheckpoint, LightClient, LightSource, check_history, checkpoint_from_json, point_of
-from audit.notes import finality_of, origin_of, parse_note, parse_tree_head
+from audit.lognote import finality_of, origin_of
+from audit.notes import parse_note, parse_tree_head
 from audit.receipt import verify_receipt
 from consensus.votes import Checkpoint
 from ledger import merkle

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from audit.light import LightClient
+from audit.lognote import finality_line, finality_of, make_note, origin_of, tree_head_of
 from audit.notes import (
     COSIGNATURE,
     SIGNATURES_MAX,
@@ -18,14 +19,9 @@ from audit.notes import (
     NoteKey,
     NoteSignature,
     TreeHead,
-    finality_line,
-    finality_of,
-    make_note,
-    origin_of,
     parse_note,
     parse_note_key,
     parse_tree_head,
-    tree_head_of,
 )
 from audit.voting import check_voting, founding_set
 from consensus.setchange import VotingProof
