@@ -44,6 +44,7 @@ ROUTES: Final = (
     web.get("/v1/light/set-changes", light.get_set_changes),
     web.get("/v1/light/headers", light.get_headers),
     web.get("/v1/light/history", light.get_history),
+    web.get("/v1/light/consistency", light.get_consistency),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
     web.get("/metrics", read.get_metrics),
