@@ -384,6 +384,13 @@ class Agent:
         return False
 
     @property
+    def disk_free_bytes(self) -> int:
+        """Return the room on the disk of the spool, 0 where it cannot be asked."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self._settings.spool).free
+        return 0
+
+    @property
     def _unbuilt(self) -> int:
         return int(self._spool.end.sequence - self._builder.position.sequence)
 
@@ -406,6 +413,11 @@ class Agent:
     def warned(self) -> int:
         """Return how many of these lack something that their documents told, since it contradicted itself."""
         return self._builder.counters.warned
+
+    @property
+    def flagged(self) -> dict[str, int]:
+        """Return how many of these are suspicious, by flag."""
+        return self._builder.counters.flagged
 
     @property
     def known(self) -> int:

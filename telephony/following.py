@@ -77,7 +77,7 @@ class Follower:
     ) -> None:
         """``directory`` is where it is kept how far the file was read. Raises EncodingError for a wrong adapter."""
         self.name = settings.name
-        self.counters = WatchCounters()
+        self.counters = WatchCounters(waiting_unit="bytes")
         self._settings = settings
         self._adapter = adapter
         self._keep = keep

@@ -13,6 +13,7 @@ from node.api import energy, evidence, govern, light, read, receipts, stream, su
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
+from node.api.measuring import measured
 from node.api.parts import CONTEXT, ApiParts, Context
 from node.api.problems import problems
 from node.logs import get_log
@@ -57,7 +58,7 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     """Return the API of ``node``. Run it with ``auto_decompress=False``: bodies come as they are."""
     writer = VaultWriter(parts.vault) if parts.vault is not None else None
     ingest = Ingest(node, writer) if writer is not None else None
-    app = web.Application(middlewares=[problems, check_host(parts.hosts)])
+    app = web.Application(middlewares=[measured(node.counters), problems, check_host(parts.hosts)])
     app[CONTEXT] = Context(
         node, FinalReader(node.store, node.genesis), parts, Tokens(parts.tokens), writer, ingest, Metrics(node)
     )
