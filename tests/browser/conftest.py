@@ -10,6 +10,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from tests.browser.kit import CHROMIUM, DevNode, running_node
@@ -22,9 +23,9 @@ TELL_VIOLATIONS = """
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """A headless Chromium with a microphone that hums; a fresh one takes a second."""
+    """A headless Chromium with a microphone that hums; each page is of a fresh profile."""
     arguments = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses its sandbox to root
@@ -44,7 +45,7 @@ def faults() -> Iterator[list[str]]:
     assert found == []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def page(browser: Browser, faults: list[str]) -> AsyncIterator[Page]:
     """An empty page of the size of a laptop's, which keeps nothing of pages before."""
     context = await browser.new_context(viewport=LAPTOP)  # type: ignore[arg-type]

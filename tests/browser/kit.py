@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.async_api import Page, Route
 
 from ledger.codec import encode
 from ledger.crypto import PrivateKey
@@ -27,8 +28,12 @@ ROOT = Path(__file__).parent.parent.parent
 MEMBER = "dev"
 HOUR_MS = 3_600_000
 CHROMIUM = "chromium"
-BROWSER = [pytest.mark.system(CHROMIUM), pytest.mark.xdist_group("browser")]
-"""Marks of every module here: Chromium is needed, and two at once would starve each other."""
+BROWSER = [
+    pytest.mark.system(CHROMIUM),
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.asyncio(loop_scope="session"),
+]
+"""Marks of every module here: Chromium is needed, one for all of them, on one event loop."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +118,24 @@ def wait_until(what: str, is_so: Callable[[], Any], seconds: float = 60) -> None
     while not is_so():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+MODULES_URL = "http://localhost/"
+"""Where ``serve_modules`` puts them: an origin that browsers hold for secure, as WebCrypto demands."""
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
+
+
+async def serve_modules(page: Page) -> None:
+    """Open an empty page beside the explorer's modules as they are in this checkout; no node is needed."""
+
+    async def answer(route: Route) -> None:
+        name = route.request.url.removeprefix(MODULES_URL)
+        headers = {"Content-Security-Policy": POLICY}
+        if name:
+            await route.fulfill(path=ROOT / "node" / "explorer" / name, headers=headers)
+        else:
+            head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>modules</title><main></main></html>'
+            await route.fulfill(body=head, content_type="text/html", headers=headers)
+
+    await page.route(f"{MODULES_URL}**", answer)
+    await page.goto(MODULES_URL)
