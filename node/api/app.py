@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, govern, light, read, stream, submit
+from node.api import energy, evidence, explore, govern, light, page, read, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -46,9 +46,16 @@ ROUTES: Final = (
     web.get("/v1/light/history", light.get_history),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
+    web.get("/v1/search", explore.get_search),
+    web.get("/v1/explore", explore.get_overview),
+    web.get("/v1/explore/blocks", explore.get_blocks),
+    web.get("/v1/explore/blocks/{block}", explore.get_block),
+    web.get("/v1/explore/codecs", explore.get_codecs),
     web.get("/metrics", read.get_metrics),
     web.get("/healthz", read.get_health),
     web.get("/openapi.json", read.get_openapi),
+    web.get("/", page.get_page),
+    web.get("/explorer/{file}", page.get_file),
 )
 
 
@@ -65,6 +72,7 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     app[stream.LIVE] = set()
     app.on_shutdown.append(stream.end_streams)
     app.cleanup_ctx.append(_vault_context)
+    explore.set_up(app)
     return app
 
 
