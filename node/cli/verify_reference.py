@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ledger.errors import ConfigError
 from node.cli.verify_audit import showing_progress
@@ -54,6 +54,25 @@ def exported(source: ChainSource, genesis: Genesis) -> Iterator[BinaryIO]:
         yield cast("BinaryIO", Joined(io.BytesIO(make_preamble() + b"".join(front)), cast("BinaryIO", file)))
 
 
+def refer(
+    target: str, genesis_file: Path | None, seen: list[str], save: Path | None
+) -> tuple[int, str, dict[str, Any]]:
+    """Return status, sentence and report of the second implementation on whatever the first can read.
+
+    genesis_file: the one that is trusted. seen, save: options that it does not have. Raises LedgerError where nothing
+    can be said.
+    """
+    from node.cli.verify import NOT_OK, OK, is_note, is_receipt
+
+    if seen or save:
+        raise ConfigError("the second implementation takes and leaves no checkpoint", where="--reference")
+    if is_note(target):
+        raise ConfigError("the second implementation reads chains and receipts, no notes", where=target)
+    verdict = refer_receipt(Path(target), genesis_file) if is_receipt(target) else refer_chain(target, genesis_file)
+    report = {"ok": verdict.ok, "implementation": "reference", "height": verdict.height, "where": verdict.where}
+    return OK if verdict.ok else NOT_OK, verdict.sentence, report | verdict.counts
+
+
 def refer_chain(target: str, genesis_file: Path | None) -> Verdict:
     """Return the second implementation's verdict on a data directory, an export or a node.
 
@@ -91,15 +110,3 @@ def refer_receipt(path: Path, genesis_file: Path | None) -> Verdict:
 
     data = read_file(path, RECEIPT_BYTES_MAX)
     return verify_receipt(data, genesis_to_json(load_genesis(None, str(path), genesis_file)))
-
-
-def report_of(verdict: Verdict) -> dict[str, object]:
-    """Return a verdict for programs."""
-    return {
-        "ok": verdict.ok,
-        "implementation": "reference",
-        "height": verdict.height,
-        "where": verdict.where,
-        "sentence": verdict.sentence,
-        **verdict.counts,
-    }
