@@ -399,7 +399,8 @@ def is_signed(public_key: bytes, digest: bytes, signature: bytes) -> bool:
         return False
     try:
         return bool(key.verify_digest(signature, digest))
-    except ecdsa.BadSignatureError:
+    except (ecdsa.BadSignatureError, TypeError):
+        # TypeError: the sum of points is the point at infinity, which has no x. Whoever has the key can bring that about.
         return False
 
 
