@@ -92,7 +92,7 @@ def test_keys_and_signatures() -> None:
 
 
 def test_a_signature_that_leads_to_the_point_at_infinity() -> None:
-    """Its r is -digest / key: the holder of a key can make one, and the package computes with the x that is not there."""
+    """Its r is -digest / key: whoever has a key can make one, and the package computes with an x that is not there."""
     key = vectors("crypto")["keys"][0]
     digest = sha256(b"any").digest()
     r = -int.from_bytes(digest) * pow(int(key["private"], 16), -1, ORDER) % ORDER
