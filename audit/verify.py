@@ -347,7 +347,8 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
         return decode(data, kind)
     except EncodingError as error:
         # A wrong spelling is the whole value's: the error then names the type.
-        error.where = name if error.where in {"", type_name(kind)} else f"{name}.{error.where}"
+        where = "" if error.where == type_name(kind) else error.where
+        error.where = f"{name}.{where}" if where and not where.startswith("[") else f"{name}{where}"
         raise
 
 

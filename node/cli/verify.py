@@ -229,9 +229,10 @@ def read_genesis(path: Path) -> Genesis:
 
 def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None) -> int:
     """Verify a receipt and say what it proves; return the exit status."""
-    from audit.receipt import RECEIPT_BYTES_MAX, verify_receipt
+    from audit.receipt import verify_receipt
+    from audit.receipt_file import RECEIPT_BYTES_MAX
+    from audit.revealed import shown_text
     from ledger.errors import InvalidProof
-    from ledger.readable import to_readable
 
     data = read_file(path, RECEIPT_BYTES_MAX)
     trusted = load_genesis(None, str(path), genesis)
@@ -242,9 +243,10 @@ def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None)
         report |= {"expected": error.expected, "actual": error.actual}
         line = f"NOT OK: receipt, field {error.sentence()}"
     else:
-        names = verdict.__slots__
-        report = {"ok": True, **{name: to_readable(getattr(verdict, name)) for name in names}}
+        report = {"ok": True, **verdict.to_json()}
         line = verdict.sentence()
+        for field in verdict.revealed:
+            line += f"\n  {field.name} is what the record was made with: {shown_text(field)}"
     if json_file is not None:
         write_json(json_file, report)
     typer.echo(line)
