@@ -11,7 +11,7 @@ import signal
 import ssl
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +29,10 @@ from node.api.parts import ApiParts
 from node.clock import now_ms, steady_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
+from node.disk import DiskWatch
 from node.keyfile import Token, make_directory, new_token, read_bounded, read_key, read_secret, read_tokens
 from node.logs import get_log
+from node.looplag import watch_loop
 from node.node import Node
 from node.profile import energy_profile
 from p2p.handshake import ProvenPeer
@@ -136,6 +138,9 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
             member_secret=secret,
             is_joining=config.joining,
         )
+        node.disk = DiskWatch(config.data)
+        _run_beside(stack, node.disk.run())
+        _run_beside(stack, watch_loop(node.counters.loop_lag_s))
         listen, transport = await _serve_peers(stack, config, node)
         stack.push_async_callback(node.stop)
         # Before the driver: what a crash left without a place in the vault is found among the pending.
@@ -162,6 +167,17 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
                 )
             )
         yield Running(node, api, listen, agent, agent_listen)
+
+
+def _run_beside(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+    """Have ``work`` done until the stack is unwound."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    stack.push_async_callback(end)
 
 
 def agent_settings(config: NodeConfig, node: Node, api: Address, token: str) -> AgentSettings:

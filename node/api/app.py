@@ -9,10 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, explore, govern, light, page, read, stream, submit
+from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
+from node.api.measuring import measured
 from node.api.parts import CONTEXT, ApiParts, Context
 from node.api.problems import problems
 from node.logs import get_log
@@ -27,7 +28,7 @@ ROUTES: Final = (
     web.get("/v1/transactions/{tx_id}", read.get_transaction),
     web.get("/v1/promises", read.get_promises),
     web.get("/v1/records/{tx_id}/{index}", read.get_record),
-    web.get("/v1/records/{tx_id}/{index}/receipt", read.get_receipt),
+    web.get("/v1/records/{tx_id}/{index}/receipt", receipts.get_receipt),
     web.get("/v1/producers", govern.get_producers),
     web.get("/v1/members", govern.get_members),
     web.get("/v1/members/{member_id}", govern.get_member),
@@ -44,6 +45,7 @@ ROUTES: Final = (
     web.get("/v1/light/set-changes", light.get_set_changes),
     web.get("/v1/light/headers", light.get_headers),
     web.get("/v1/light/history", light.get_history),
+    web.get("/v1/light/consistency", light.get_consistency),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
     web.get("/v1/search", explore.get_search),
@@ -63,7 +65,7 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     """Return the API of ``node``. Run it with ``auto_decompress=False``: bodies come as they are."""
     writer = VaultWriter(parts.vault) if parts.vault is not None else None
     ingest = Ingest(node, writer) if writer is not None else None
-    app = web.Application(middlewares=[problems, check_host(parts.hosts)])
+    app = web.Application(middlewares=[measured(node.counters), problems, check_host(parts.hosts)])
     app[CONTEXT] = Context(
         node, FinalReader(node.store, node.genesis), parts, Tokens(parts.tokens), writer, ingest, Metrics(node)
     )

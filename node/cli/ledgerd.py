@@ -52,7 +52,7 @@ def run(
         return
     flags: dict[str, Any] = {k: v for k, v in locals().items() if k not in {"context", "config", "version"}}
     if version:
-        from node.node import program_version
+        from node.status import program_version
 
         typer.echo(f"ledgerd {program_version()}")
         return
