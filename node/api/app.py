@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, explore, govern, light, page, read, stream, submit
+from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -27,7 +27,7 @@ ROUTES: Final = (
     web.get("/v1/transactions/{tx_id}", read.get_transaction),
     web.get("/v1/promises", read.get_promises),
     web.get("/v1/records/{tx_id}/{index}", read.get_record),
-    web.get("/v1/records/{tx_id}/{index}/receipt", read.get_receipt),
+    web.get("/v1/records/{tx_id}/{index}/receipt", receipts.get_receipt),
     web.get("/v1/producers", govern.get_producers),
     web.get("/v1/members", govern.get_members),
     web.get("/v1/members/{member_id}", govern.get_member),

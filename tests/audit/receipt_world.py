@@ -61,8 +61,8 @@ from ledger.transition import block_time_ms
 GENESIS_MS = 1_767_225_600_000
 SUBMIT_KEY = PrivateKey.from_seed(b"submit")
 PRIVATE = {
-    "caller": "+43 1 5550100",
-    "callee": "+44 20 7946 0000",
+    "caller": "+4315550100",
+    "callee": "+442079460000",
     "call_id": "a84b4c76e66710@pc33.example.com",
     "from_tag": "1928301774",
     "to_tag": "a6c85cf",
