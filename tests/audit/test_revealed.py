@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -42,6 +42,7 @@ def named(fields: tuple[PrivateField, ...]) -> dict[str, bytes]:
     return {field.name: field.value for field in fields}
 
 
+@settings(max_examples=30)
 @given(FIELDS, NAMES, NAMES)
 def test_what_is_shown_is_proven_and_the_rest_stays_hidden(
     values: list[bytes], first: set[str], more: set[str]
@@ -62,6 +63,7 @@ def test_what_is_shown_is_proven_and_the_rest_stays_hidden(
     assert [salt for salt in hidden if salt in receipt.decode()] == []
 
 
+@settings(max_examples=30)
 @given(FIELDS, st.sampled_from(PRIVATE_FIELDS), st.binary(max_size=40))
 def test_no_other_value_can_be_shown(values: list[bytes], name: str, other: bytes) -> None:
     part = part_of(values)
@@ -85,6 +87,7 @@ WORLD = World(entries=4, blocks=9)
 RECEIPT = json.loads(WORLD.receipt(("callee",)))
 
 
+@settings(max_examples=40)
 @given(JSON_VALUES)
 def test_anything_else_in_its_place_is_refused(value: Any) -> None:
     with pytest.raises(InvalidProof) as caught:
@@ -93,6 +96,7 @@ def test_anything_else_in_its_place_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["name", "value", "salt", "path"])
+@settings(max_examples=40)
 @given(value=JSON_VALUES)
 def test_anything_else_in_a_field_is_refused(name: str, value: Any) -> None:
     [shown] = RECEIPT["revealed"]
