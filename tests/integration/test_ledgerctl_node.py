@@ -232,7 +232,7 @@ def test_a_receipt_shows_what_the_carrier_chooses(node: LocalNode, private_place
     ctl(node, "receipt", private_place, "--reveal", "caller", "--out", out, is_json=False)
     status, said = verify(node, out)
     assert (status, said[1:]) == (0, ["  caller is what the record was made with: +442071838750"])
-    assert "ben@" not in out.read_text()
+    assert ("ben@" in out.read_text(), out.stat().st_mode & 0o777) == (False, 0o600)
 
 
 def test_the_commands_of_the_document(node: LocalNode, private_place: str, tmp_path: Path) -> None:
