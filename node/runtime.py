@@ -46,6 +46,7 @@ from node.logs import get_log
 from node.looplag import watch_loop
 from node.node import Node
 from node.profile import energy_profile
+from node.retention import keep_to_retention
 from p2p.handshake import ProvenPeer
 from p2p.transport import PATH, Transport, TransportConfig
 from telephony.agent import Agent, AgentSettings
@@ -163,6 +164,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         node.driver.attach(transport)
         await transport.start()
         node.start()
+        if vault is not None:
+            _run_beside(stack, keep_to_retention(vault, node))
         agent, agent_listen = None, None
         if config.agent_spool is not None:
             settings = agent_settings(config, node, api, for_agent)
