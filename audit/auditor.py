@@ -18,11 +18,13 @@ from consensus.finality import BranchFinality
 from consensus.recovery import make_final_point
 from consensus.rows import FinalPoint
 from consensus.schedule import Schedule, producer_at
+from consensus.setchange import VotingProof, prove_voting
 from consensus.tree import Votable
 from consensus.votes import Checkpoint, Link, VotingSet, check_certificate, link_of
 from ledger.block import (
     Block,
     BodyItem,
+    BodyItems,
     Certificate,
     Header,
     SealedHeader,
@@ -70,6 +72,7 @@ class ChainAuditor:
         schedule: of its epoch.
         voting: the sets that had to sign the last block.
         founders: the voting set of genesis.
+        header: of the last block; None for genesis.
     """
 
     def __init__(self, genesis: Genesis, rules: Rules) -> None:
@@ -81,6 +84,7 @@ class ChainAuditor:
         self.schedule = schedule_of(self.chain.state)
         self.voting = self.next_voting = voting_sets(self.chain.state)
         self.founders = self.voting[0]
+        self.header: Header | None = None
         self._vouched = NOTHING
         # How votes count for each block that a certificate may still have as its target.
         self._votables: dict[int, Votable] = {}
@@ -110,7 +114,7 @@ class ChainAuditor:
         self._check_place(header, raw.stated_id)
         schedule, election = self._check_slot(header)
         finality = self._finality_after(sealed.certificate)
-        body = _decode(raw.body, list[BodyItem], "body")
+        body = _decode(raw.body, BodyItems, "body")
         transactions = self._check_transactions(raw, body)
         seen = SeenRecords(self._index, [])
         time_ms = block_time_ms(self._genesis, header.slot)
@@ -126,6 +130,7 @@ class ChainAuditor:
         expiries: dict[bytes, int] = {tx.tx_id: tx.envelope.expires_ms for tx in transactions}
         self._index.count(header.height, seen.overlay, expiries, time_ms)
         self._raw.clear()
+        self.header = header
         self._advance(Position(chain, finality, header.height if body else self.position.last_records_height), schedule)
         return Applied(
             chain.height,
@@ -186,6 +191,11 @@ class ChainAuditor:
         _check_equal("child.certificate.t_id", self.chain.block_id, link.source.block_id)
         self._check_quorum(certificate, self.next_voting, "final_certificate")
         return certificate
+
+    def voting_proof(self, certificate: Certificate) -> VotingProof:
+        """Return the last block's proof for those who follow no block; certificate: what add_finality gave."""
+        assert self.header is not None
+        return prove_voting(self.header, self.chain.state, certificate)
 
     def final_point(self) -> FinalPoint:
         """Return the row by which a node remembers the last block as final; links in order of height."""
@@ -330,5 +340,6 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
         return decode(data, kind)
     except EncodingError as error:
         # A wrong spelling is the whole value's: the error then names the type.
-        error.where = name if error.where in {"", type_name(kind)} else f"{name}.{error.where}"
+        where = "" if error.where == type_name(kind) else error.where
+        error.where = f"{name}.{where}" if where and not where.startswith("[") else f"{name}{where}"
         raise

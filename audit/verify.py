@@ -26,15 +26,22 @@ from ledger.block import (
 from ledger.errors import LedgerError, StoreDamaged, StoreError, Unfinished
 from ledger.genesis import Genesis, chain_id_of
 from ledger.rules.ruleset import RuleSet
+from ledger.transition import ChainState
 from ledger.validation import Rules
 
 
 @dataclass(frozen=True, slots=True)
 class KnownHead:
-    """A block that is known from elsewhere to be in the chain."""
+    """A block that is known from elsewhere to be in the chain.
+
+    Attributes:
+        block_id: None where only the history below it is known.
+        history_root: over the ids of all blocks below it; None where that is not known.
+    """
 
     height: int
-    block_id: bytes
+    block_id: bytes | None
+    history_root: bytes | None = None
 
 
 def verify_chain(
@@ -90,9 +97,9 @@ def _audit(
     try:
         source.open(report.chain_id)
         rows = DerivedRows(source.store) if source.store is not None else None
-        expected_ids = {head.height: head.block_id for head in known}
-        if expected_ids.get(0, report.chain_id) != report.chain_id:
-            return Difference(0, "chain_id", "not the known chain", expected_ids[0].hex(), report.chain_id.hex())
+        found = _check_known(known, auditor.chain)
+        if found is not None:
+            return found
         if source.head.first_height != 1:
             return Difference(1, "head", "it does not begin with the first block", "1", str(source.head.first_height))
         for raw, vouched in ahead.blocks(source.blocks()):
@@ -100,10 +107,9 @@ def _audit(
             found = rows.check_block(applied.height, applied.tx_ids, applied.overlay) if rows is not None else None
             if found is not None:
                 return found
-            if expected_ids.get(applied.height, applied.block_id) != applied.block_id:
-                expected = expected_ids[applied.height].hex()
-                what = "another block is known at this height"
-                return Difference(applied.height, "block_id", what, expected, applied.block_id.hex())
+            found = _check_known(known, auditor.chain)
+            if found is not None:
+                return found
             _take_in(report, applied)
             on_progress(Progress(applied.height, source.head.final_height, report.records))
         found = _check_end(source, auditor, report, known)
@@ -121,6 +127,21 @@ def _audit(
     return found
 
 
+def _check_known(known: Sequence[KnownHead], chain: ChainState) -> Difference | None:
+    """Hold the last block, and the history up to it, against what is known from elsewhere."""
+    for head in known:
+        if head.height == chain.height and head.block_id not in {None, chain.block_id}:
+            what, field = "another block is known at this height", "block_id"
+            if not chain.height:
+                what, field = "not the known chain", "chain_id"
+            return Difference(chain.height, field, what, (head.block_id or b"").hex(), chain.block_id.hex())
+        # The history of a block ends below it.
+        if head.height == chain.history.size and head.history_root not in {None, root := chain.history.root()}:
+            what = "another history is known up to here"
+            return Difference(head.height, "history_root", what, (head.history_root or b"").hex(), root.hex())
+    return None
+
+
 def _check_end(
     source: ChainSource, auditor: ChainAuditor, report: AuditReport, known: Sequence[KnownHead]
 ) -> Difference | None:
@@ -135,10 +156,12 @@ def _check_end(
         return Difference(height, "head.final_id", what, report.head_id.hex(), head.final_id.hex())
     for beyond in sorted(known, key=lambda one: one.height):
         if beyond.height > height:
-            expected = f"block {beyond.height}:{beyond.block_id.hex()}, which is known"
+            expected = f"block {beyond.height}:{beyond.block_id.hex() if beyond.block_id else '?'}, which is known"
             return Difference(height + 1, "block", "the chain was cut", expected, f"nothing above height {height}")
     try:
         report.head_certificate = auditor.add_finality(source.finality())
+        if report.head_certificate is not None:
+            report.final = auditor.voting_proof(report.head_certificate)
     except StoreError:
         raise
     except LedgerError as error:
