@@ -32,6 +32,7 @@ from consensus.votes import Checkpoint, Link, VotingSet, check_certificate, link
 from ledger.block import (
     Block,
     BodyItem,
+    BodyItems,
     Certificate,
     Header,
     SealedHeader,
@@ -133,7 +134,7 @@ class ChainAuditor:
         self._check_place(header, raw.stated_id)
         schedule, election = self._check_slot(header)
         finality = self._finality_after(sealed.certificate)
-        body = _decode(raw.body, list[BodyItem], "body")
+        body = _decode(raw.body, BodyItems, "body")
         transactions = self._check_transactions(raw, body)
         seen = SeenRecords(self._index, [])
         time_ms = block_time_ms(self._genesis, header.slot)

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit
+from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit, tiles
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -46,6 +46,9 @@ ROUTES: Final = (
     web.get("/v1/light/headers", light.get_headers),
     web.get("/v1/light/history", light.get_history),
     web.get("/v1/light/consistency", light.get_consistency),
+    web.post("/v1/light/cosignatures", tiles.post_cosignatures),
+    web.get("/checkpoint", tiles.get_checkpoint),
+    web.get("/tile/{level}/{tile:.+}", tiles.get_tile),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
     web.get("/v1/search", explore.get_search),
@@ -69,6 +72,7 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     app[CONTEXT] = Context(
         node, FinalReader(node.store, node.genesis), parts, Tokens(parts.tokens), writer, ingest, Metrics(node)
     )
+    tiles.add_log(app, app[CONTEXT])
     app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
     app[stream.LIVE] = set()

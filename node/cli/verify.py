@@ -62,6 +62,7 @@ def verify(
         list[str] | None, typer.Option("--key", metavar="VKEY", help="A log or witness that must have signed the note.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="By the second implementation, slowly.")] = False,
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
 
@@ -75,6 +76,10 @@ def verify(
         raise ConfigError("one target at a time", where="TARGET", hint="--compare holds several nodes side by side")
     target = targets[0]
     seen = since or []
+    if reference:
+        from node.cli.verify_reference import refer
+
+        tell(*refer(target, genesis, seen, save_checkpoint), json_file)
     if is_receipt(target):
         if seen:
             raise ConfigError("a receipt has no chain to look for a head in", where="--since")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from unittest.mock import patch
 
 import ecdsa
 
-from audit.reference import verify_export
+from audit.reference import rules_of, verify_export
+from audit.reference_state import read_genesis
+from audit.reference_transactions import CheckRecord
 from audit.reference_wire import Unusable
 from audit.report import AuditReport, Difference
 from audit.source import ExportSource
@@ -46,10 +49,17 @@ def audited(data: bytes, genesis: Genesis, rules: Rules | None = None) -> tuple[
     return ("damaged" if found.is_damage else "not ok", found.height, found.where or found.field), report.sentence()
 
 
+@cache
+def proven_rules(genesis_json: bytes) -> CheckRecord:
+    """Return the reference's rules of a chain, whose vectors are run once."""
+    return rules_of(read_genesis(genesis_json))
+
+
 def referred(data: bytes, genesis: Genesis) -> tuple[Place, str]:
     """Return place and sentence of the reference."""
     try:
-        verdict = verify_export(io.BytesIO(data), genesis_to_json(genesis), name=NAME)
+        trusted = genesis_to_json(genesis)
+        verdict = verify_export(io.BytesIO(data), trusted, name=NAME, rules=proven_rules(trusted))
     except Unusable as error:
         return ("unusable", 0, ""), str(error)
     kind = "ok" if verdict.ok else "damaged" if verdict.is_damage else "not ok"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from audit.receipt import verify_receipt as audit_receipt
-from audit.reference import verify_receipt
+from audit.reference import main, verify_receipt
+from ledger.codec import encode
 from ledger.errors import InvalidProof
 from ledger.genesis import Genesis, genesis_from_json, genesis_to_json
 from ledger.rules.ruleset import RuleSet
@@ -76,6 +77,57 @@ def test_a_forged_chain(name: str, governed: Forgery) -> None:
         referred(data, forged.parts.genesis)[0]
         == audited(data, forged.parts.genesis, rules_of(forged.parts.genesis))[0]
     )
+
+
+def test_an_item_of_a_body_is_named_as_fields_are(parts: Parts, rules: RuleSet) -> None:
+    """As ``body[1].tx_id``: it was ``body.[1].tx_id`` until the two disagreed."""
+    body = [encode(item) for item in parts.body(9)]
+    parts.put(9, body=b"\x92" + body[0] + b"\x92\x01" + body[1][35:])
+    data = parts.to_export()
+    assert referred(data, parts.genesis)[0] == ("not ok", 9, "body[1].tx_id")
+    assert audited(data, parts.genesis, rules)[0] == ("not ok", 9, "body[1].tx_id")
+
+
+def test_a_body_that_is_too_long(parts: Parts, rules: RuleSet) -> None:
+    parts.put(9, body=b"\xdd\x00\x01\x00\x00" + encode(parts.body(9)[0]) * 65_536)
+    data = parts.to_export()
+    assert referred(data, parts.genesis)[0] == ("not ok", 9, "body") == audited(data, parts.genesis, rules)[0]
+
+
+def test_an_export_cut_or_damaged_anywhere(original: Parts, rules: RuleSet) -> None:
+    data = original.to_export()
+    for place in range(0, len(data), 4_999):
+        flipped = bytearray(data)
+        flipped[place] ^= 0x55
+        for made in (data[:place], bytes(flipped), data[:place] + data[place + 1 :]):
+            assert referred(made, original.genesis)[0] == audited(made, original.genesis, rules)[0]
+
+
+def test_another_genesis(original: Parts) -> None:
+    other = make_genesis(name="another")
+    assert referred(original.to_export(), other)[0] == ("not ok", 0, "genesis")
+    assert referred(original.to_export(), other)[0] == audited(original.to_export(), other)[0]
+
+
+def test_the_command(original: Parts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genesis, chain, receipt = (tmp_path / name for name in ("genesis.json", "chain.export", "receipt.json"))
+    case = RECEIPTS["receipts"][0]
+    chain.write_bytes(original.to_export())
+    genesis.write_bytes(genesis_to_json(original.genesis))
+    assert main([str(chain), str(genesis)]) == 0
+    assert capsys.readouterr().out.startswith(
+        "OK: 14 blocks, 110 records (26 void), 1 election, final at height 14 id "
+    )
+    chain.write_bytes(original.to_export()[:-1])
+    assert main([str(chain), str(genesis)]) == 1
+    assert capsys.readouterr().out.startswith(f"NOT OK: damaged store at height 15, {chain} at ")
+    receipt.write_text(case["file"])
+    genesis.write_text(RECEIPTS["genesis"][case["genesis"]])
+    assert main([str(receipt), str(genesis)]) == 0
+    assert capsys.readouterr().out.startswith("OK: record 5 of transaction ")
+    assert main([str(chain), str(receipt)]) == 2
+    assert main([str(chain)]) == 2
+    assert main([str(tmp_path / "none"), str(genesis)]) == 2
 
 
 RECEIPTS = json.loads((Path(__file__).parent.parent / "vectors" / "receipts.json").read_bytes())
