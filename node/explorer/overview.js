@@ -20,7 +20,7 @@ export function showOverview(main, { announce }) {
     return [h("section", { class: "panel", "aria-labelledby": id }, head, body), body];
   };
   const now = h("section", { class: "now", "aria-label": "Now" });
-  const [rate, rateBody] = part("rate", "Records");
+  const [rate, rateBody] = part("rate", "Records by the minute");
   const [turns, turnsBody] = part("turns", "Producers and their slots");
   const choice = h("div", { class: "choice", role: "group", "aria-label": "Period" },
     PERIODS.map(([name, title]) => h("button", {
