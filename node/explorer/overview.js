@@ -228,12 +228,12 @@ function energyView(of) {
 export function blocksTable(blocks, caption, isHidden = false) {
   if (!blocks.length) return h("p", { class: "empty-note" }, "No blocks yet.");
   return table(caption,
-    [["Height"], ["Time"], ["Producer"], ["Records", "n"], ["Void", "n"], ["Transactions", "n"], ["Finality"]],
+    [["Height"], ["Time"], ["Producer"], ["Finality"], ["Records", "n"], ["Void", "n"], ["Transactions", "n"]],
     blocks.map((block) => [
       link(`block/${block.height}`, f.count(block.height)),
       h("time", { datetime: new Date(block.time_ms).toISOString(), title: f.utc(block.time_ms) }, f.timeOfDay(block.time_ms)),
       link(`member/${block.producer}`, block.producer),
-      f.count(block.records), f.count(block.void), f.count(block.transactions),
       block.is_final ? h("span", { class: "tag good" }, "final") : h("span", { class: "tag", "data-unsettled": true }, "not yet"),
+      f.count(block.records), f.count(block.void), f.count(block.transactions),
     ]), { hidden: isHidden });
 }
