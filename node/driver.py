@@ -25,6 +25,7 @@ from ledger.errors import (
     UnknownParent,
 )
 from ledger.store import Space, Store, WriteBatch
+from ledger.transition import block_time_ms
 from ledger.validation import CheckedTransaction
 from node.checking import CheckDesk, Checked
 from node.clock import now_ms, steady_ms
@@ -263,6 +264,7 @@ class Driver:
     def _receive_vote(self, vote: Vote, sender: PeerId) -> None:
         try:
             if self.engine.receive_vote(vote, now_ms=now_ms()) is Verdict.ACCEPT:
+                self.counters.saw_vote(vote)
                 self.gossip.vote_accepted(vote, sender, now_ms=steady_ms())
             else:
                 self.gossip.vote_ignored(vote)
@@ -337,6 +339,7 @@ class Driver:
                 self.gossip.own_block(message)
             else:
                 self.counters.votes_cast += 1
+                self.counters.saw_vote(message)
                 self.gossip.own_vote(message)
         self._tell(ready.events)
         groups: tuple[list[Checked], list[Checked]] = ([], [])
@@ -360,6 +363,7 @@ class Driver:
         """Count events, let gossip forget what needs no spreading any more, and tell the listener."""
         for event in events:
             self.counters.count(event)
+            self._measure(event)
             if isinstance(event, BlockFinal):
                 self.final_height = event.node.height
                 self.gossip.forget(item.tx_id for item in event.block.body)
@@ -376,6 +380,18 @@ class Driver:
             elif isinstance(event, FaultProven):
                 log_fault(self._log, event, self.engine.key_ids)
             self._listener.on_event(event)
+
+    def _measure(self, event: Event) -> None:
+        """Take the measure of blocks, as far as they came in their time: of those fetched later it tells nothing."""
+        if self.sync.status().state == "syncing":
+            return
+        if isinstance(event, BlockFinal) and event.block.body:
+            began_ms = block_time_ms(self.engine.genesis, event.node.slot)
+            self.counters.finality_s.observe((now_ms() - began_ms) / 1000)
+        elif isinstance(event, HeadChanged) and event.head.block is not None and not event.is_reorg:
+            pending = [self.engine.pool.get(item.tx_id) for item in event.head.block.body]
+            self.counters.block_bytes.observe(sum(tx.size for tx in pending if tx is not None))
+            self.counters.block_records.observe(event.head.block.sealed.header.totals.records)
 
     def _run_sync(self) -> None:
         """Carry out what sync decided: send, and apply the blocks it fetched."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from consensus.engine import Engine
 from consensus.params import FAULT_TOLERANT_MIN
@@ -24,19 +23,22 @@ from ledger.validation import CheckedTransaction, KeyOf, check_transaction
 from node.clock import now_ms
 from node.clockwatch import skew_of
 from node.counters import Counters
+from node.disk import DiskWatch
 from node.driver import Driver
 from node.events import EventHub, Subscription
 from node.evidence import Accuser
 from node.identity import Identity
 from node.intake import Overloaded, Packer, RecordRef
 from node.logs import get_log
-from node.signing import NodeSigning, SeenByUs
+from node.signing import SeenByUs
+from node.status import NodeStatus, NodeSync, PeerInfo, Point, program_version
 from p2p.entries import id_of_raw
 from p2p.gossip import Gossip
 from p2p.handshake import ProvenPeer
 from p2p.messages import Status
 from p2p.seen import SeenExchange
 from p2p.sync import Sync
+from p2p.traffic import Traffic
 
 NOT_YET_A_MEMBER = "-"
 """What a node that is joining calls its member towards peers."""
@@ -64,74 +66,6 @@ class Submitted:
     error: LedgerError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A block, by where it is."""
-
-    height: int
-    block_id: bytes
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSync:
-    """Whether the node is in step.
-
-    Attributes:
-        state: ``in-step``; ``syncing``: a peer has blocks that are not here; ``joining``: no member has the node's key,
-            as far as the chain is known here; ``alone``: too few producers are connected to make anything final;
-            ``stalled``: records wait for finality longer than STALL_SLOTS.
-    """
-
-    state: str
-    behind_blocks: int
-    target_height: int
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """A peer connected."""
-
-    key_id: bytes
-    member_id: str
-    endpoint: str
-    is_producer: bool
-    head_height: int | None
-    final_height: int | None
-    agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """What an operator asks first."""
-
-    version: str
-    chain_id: bytes
-    chain_name: str
-    member_id: str | None
-    is_producer: bool
-    sync: NodeSync
-    head: Point
-    justified_height: int
-    final: Point
-    final_age_ms: int
-    slot: int
-    peers: int
-    pool_transactions: int
-    pool_records: int
-    is_disk_full: bool
-    clock_skew_ms: int
-    signing: NodeSigning
-
-
-def program_version() -> str:
-    """Return the installed version."""
-    try:
-        return version("ledgerd")
-    except PackageNotFoundError:
-        return "0+unknown"
-
-
 class Node:
     """A node on an open store; ``start`` sets it going.
 
@@ -139,6 +73,7 @@ class Node:
         identity: its node keys, and whose they are.
         submit_key: signs records handed to this node, None where it takes none.
         member_secret: 32 bytes, for call commitments and the vault.
+        disk: measures the data directory; None where nobody does.
     """
 
     def __init__(
@@ -162,6 +97,7 @@ class Node:
         self.chain_id = chain_id_of(genesis)
         self.submit_key = submit_key
         self.member_secret = member_secret
+        self.disk: DiskWatch | None = None
         self.events = EventHub()
         self._log = get_log("node")
         self.rules = RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
@@ -336,6 +272,9 @@ class Node:
             is_disk_full=self.driver.is_disk_full,
             clock_skew_ms=skew_of(self.driver.seen.clocks_ms) or 0,
             signing=self.driver.watch.signing(now_ms=time_ms),
+            now_ms=time_ms,
+            rule_set=self.rules.rule_set_id,
+            disk=self.disk.usage if self.disk is not None else None,
         )
 
     def _sync_state(self, time_ms: int) -> NodeSync:
@@ -378,7 +317,22 @@ class Node:
             said.head_height if said else None,
             said.final_height if said else None,
             said.agent if said else "",
+            self.driver.transport is not None and self.driver.transport.is_open_plaintext(peer.key_id),
         )
+
+    @property
+    def traffic(self) -> Traffic:
+        """Return what went over the wires; nothing before there are any."""
+        return self.driver.transport.traffic if self.driver.transport is not None else Traffic()
+
+    def last_vote_height(self, key_id: bytes) -> int | None:
+        """Return the height of the highest block that a key was seen to vote for, None where none was seen.
+
+        The witness has what others' votes and certificates told, from before the start as well; the counters its own.
+        """
+        vote, counted = self.engine.signing.witness.vote_of(key_id), self.counters.votes.get(key_id)
+        heights = [vote.t_height] if vote is not None else []
+        return max([*heights, counted.height] if counted is not None else heights, default=None)
 
     def subscribe(self) -> Subscription:
         """Return a live stream of events from now on. Raises Overloaded where there are too many listeners."""

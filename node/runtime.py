@@ -11,7 +11,7 @@ import signal
 import ssl
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from audit.lognote import origin_of
+from audit.notes import parse_note_key
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
@@ -29,10 +31,22 @@ from node.api.parts import ApiParts
 from node.clock import now_ms, steady_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
-from node.keyfile import Token, make_directory, new_token, read_bounded, read_key, read_secret, read_tokens
+from node.disk import DiskWatch
+from node.keyfile import (
+    Token,
+    make_directory,
+    new_token,
+    read_bounded,
+    read_key,
+    read_log_key,
+    read_secret,
+    read_tokens,
+)
 from node.logs import get_log
+from node.looplag import watch_loop
 from node.node import Node
 from node.profile import energy_profile
+from node.retention import keep_to_retention
 from p2p.handshake import ProvenPeer
 from p2p.transport import PATH, Transport, TransportConfig
 from telephony.agent import Agent, AgentSettings
@@ -136,6 +150,9 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
             member_secret=secret,
             is_joining=config.joining,
         )
+        node.disk = DiskWatch(config.data)
+        _run_beside(stack, node.disk.run())
+        _run_beside(stack, watch_loop(node.counters.loop_lag_s))
         listen, transport = await _serve_peers(stack, config, node)
         stack.push_async_callback(node.stop)
         # Before the driver: what a crash left without a place in the vault is found among the pending.
@@ -147,6 +164,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         node.driver.attach(transport)
         await transport.start()
         node.start()
+        if vault is not None:
+            _run_beside(stack, keep_to_retention(vault, node))
         agent, agent_listen = None, None
         if config.agent_spool is not None:
             settings = agent_settings(config, node, api, for_agent)
@@ -162,6 +181,17 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
                 )
             )
         yield Running(node, api, listen, agent, agent_listen)
+
+
+def _run_beside(stack: AsyncExitStack, work: Coroutine[object, object, None]) -> None:
+    """Have ``work`` done until the stack is unwound."""
+    task = asyncio.create_task(work)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait([task])
+
+    stack.push_async_callback(end)
 
 
 def agent_settings(config: NodeConfig, node: Node, api: Address, token: str) -> AgentSettings:
@@ -357,5 +387,9 @@ async def _serve_api(
     profile = _profile(config, node, node.member_secret) if node.member_secret is not None else None
     # An agent in this process asks by the address that is listened at.
     hosts = config.hosts if config.agent_spool is None else (*config.hosts, config.api.host)
-    parts = ApiParts(tokens=tokens, hosts=hosts, vault=vault, profile=profile)
+    log_key = None if config.log_key is None else read_log_key(config.log_key)
+    witnesses = [parse_note_key(text, where="--witnesses") for text in config.witnesses]
+    if log_key is not None:
+        get_log("api").info("notes are signed", key=log_key.note_key(origin_of(node.chain_id)).to_text())
+    parts = ApiParts(tokens=tokens, hosts=hosts, vault=vault, profile=profile, log_key=log_key, witnesses=witnesses)
     return await listen_on(stack, make_app(node, parts), config.api, "--api")

@@ -18,6 +18,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def leaves_machine(address: str) -> bool:
+    """Tell whether an address, a URL that is dialled or the host that one was dialled from, is another machine's."""
+    return not is_loopback(urlsplit(address).hostname or "" if "://" in address else address)
+
+
 def check_url(url: str, *, allow_plaintext: bool) -> None:
     """Raise ConfigError unless ``url`` is an address that may be dialled: ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
 

@@ -28,15 +28,22 @@ class Ending:
 
 
 class Connection:
-    """A connection to a proven peer, to which this node proved the key ``own_key_id``."""
+    """A connection to a proven peer, to which this node proved the key ``own_key_id``.
 
-    __slots__ = ("end", "outbox", "outbox_bytes", "own_key_id", "peer", "side", "wake", "ws")
+    Attributes:
+        is_open_plaintext: it leaves this machine, and not by TLS.
+    """
 
-    def __init__(self, peer: ProvenPeer, ws: WebSocket, side: Side, own_key_id: bytes) -> None:
+    __slots__ = ("end", "is_open_plaintext", "outbox", "outbox_bytes", "own_key_id", "peer", "side", "wake", "ws")
+
+    def __init__(
+        self, peer: ProvenPeer, ws: WebSocket, side: Side, own_key_id: bytes, *, is_open_plaintext: bool = False
+    ) -> None:
         self.peer = peer
         self.own_key_id = own_key_id
         self.ws = ws
         self.side = side
+        self.is_open_plaintext = is_open_plaintext
         self.outbox: deque[bytes] = deque()
         self.outbox_bytes = 0
         self.wake = asyncio.Event()

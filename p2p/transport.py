@@ -24,7 +24,7 @@ from ledger.crypto import PrivateKey
 from ledger.entries import KeyEntry
 from ledger.errors import ConfigError, EncodingError, PeerError
 from p2p import limits
-from p2p.addresses import check_url, is_loopback
+from p2p.addresses import check_url, is_loopback, leaves_machine
 from p2p.connection import Connection, Ending, LostError, WebSocket, any_certificate, close, frame_of
 from p2p.handshake import NONCE_BYTES, Handshake, NonceMemory, ProvenPeer, SelfDialError, Side
 from p2p.messages import (
@@ -39,6 +39,7 @@ from p2p.messages import (
     encode_message,
 )
 from p2p.scores import PeerId
+from p2p.traffic import Traffic
 
 PATH = "/p2p/1"
 """Where a node accepts peers."""
@@ -125,6 +126,7 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._stopping = False
         self._encoded: tuple[Message, bytes] | None = None
+        self.traffic = Traffic()
 
     # --- For the driver -------------------------------------------------------------------------------------------
 
@@ -158,6 +160,10 @@ class Transport:
         """The peers connected."""
         return [connection.peer for connection in self._connections.values()]
 
+    def is_open_plaintext(self, peer: PeerId) -> bool:
+        """Tell whether a peer's connection leaves this machine without TLS."""
+        return peer in self._connections and self._connections[peer].is_open_plaintext
+
     def send(self, peer: PeerId, message: Message) -> bool:
         """Queue a message for a peer; tell whether it is connected. A peer that does not keep up is dropped."""
         connection = self._connections.get(peer)
@@ -166,6 +172,7 @@ class Transport:
         frame = self._frame(message)
         connection.outbox.append(frame)
         connection.outbox_bytes += len(frame)
+        self.traffic.sent(message, len(frame))
         connection.wake.set()
         if len(connection.outbox) > limits.OUTBOX_MESSAGES_MAX or connection.outbox_bytes > limits.OUTBOX_BYTES_MAX:
             waiting = f"{len(connection.outbox)} messages, {connection.outbox_bytes} bytes waited"
@@ -317,7 +324,8 @@ class Transport:
             self._handshakes -= 1
         if side is Side.DIALLER:
             self._keys[address] = peer.key_id
-        connection = Connection(peer, ws, side, own_key_id)
+        is_open = certificate is None and leaves_machine(address)
+        connection = Connection(peer, ws, side, own_key_id, is_open_plaintext=is_open)
         refusal = self._admit(connection)
         if refusal is not None:
             await close(ws, refusal)
@@ -404,7 +412,9 @@ class Transport:
         ending = Ending("internal error", CloseCode.SHUTDOWN)
         try:
             while True:
-                message = decode_message(await frame_of(connection.ws))
+                frame = await frame_of(connection.ws)
+                message = decode_message(frame)
+                self.traffic.received(message, len(frame))
                 if connection.end.done():
                     return
                 if isinstance(message, Close):

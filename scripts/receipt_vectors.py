@@ -10,8 +10,11 @@ from audit.receipt import make_receipt, verify_receipt
 from consensus.rows import read_block, read_final_id
 from ledger.genesis import Genesis, genesis_to_json
 from tests.audit.chains import FIVE, Cluster, fill, govern, make_genesis
+from tests.audit.receipt_forgeries import FORGERIES, make_kit
 from tests.audit.receipt_world import World
 
+FIELDS_SET_MAX = 8
+"""A forgery that changes more is written out."""
 SEVEN = tuple(f"carrier-{number}" for number in range(7))
 TWENTY_ONE = tuple(f"carrier-{number:02}" for number in range(21))
 OTHERS = tuple(f"later-{number:02}" for number in range(21))
@@ -81,4 +84,26 @@ def make_receipts() -> dict[str, Any]:
     }
 
 
-MAKERS = {"receipts.json": make_receipts}
+def make_receipt_forgeries() -> dict[str, Any]:
+    """Return forged receipts, and where each is refused."""
+    kit = make_kit()
+    good = kit.document
+    cases = []
+    for name, one in FORGERIES.items():
+        made, case = one.forge(kit), {"name": name, "about": one.about, "where": one.where}
+        if isinstance(made, str) or sum(made.get(field) != value for field, value in good.items()) > FIELDS_SET_MAX:
+            cases.append({**case, "file": one.text(kit)})
+            continue
+        changed = {field: value for field, value in made.items() if field not in good or good[field] != value}
+        cases.append({**case, "set": changed, "remove": [field for field in good if field not in made]})
+    return {
+        "about": "Forged receipts, none of which holds under `genesis`, a genesis file; `good` is the true one. Each "
+        "is `file` or, where that is absent, `good` with the fields in `set`, and without those in `remove`. `where` "
+        "is the step that ledger-verify names.",
+        "genesis": genesis_to_json(kit.world.genesis).decode(),
+        "good": kit.text,
+        "forgeries": cases,
+    }
+
+
+MAKERS = {"receipts.json": make_receipts, "receipt_forgeries.json": make_receipt_forgeries}

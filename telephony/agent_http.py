@@ -9,16 +9,18 @@ import base64
 import binascii
 import hmac
 import secrets
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, Protocol
 
 import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
 from telephony.adapters.base import BODY_BYTES_MAX, Adapter
@@ -34,6 +36,17 @@ TOKEN_BYTES_MAX: Final = 512
 ROLE: Final = "submit"
 INGEST_PATH: Final = "/v1/ingest/"
 """Before an adapter's name."""
+
+
+PYTHON: Final = ".".join(map(str, sys.version_info[:3]))
+
+
+def program_version() -> str:
+    """Return the installed version."""
+    try:
+        return version("ledgerd")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 class KnownToken(Protocol):
@@ -157,6 +170,8 @@ class AgentApp:
             "oldest_age_ms": agent.oldest_age_ms,
             "dead_letters": agent.dead,
             "nodes_failing": sum(failures > 0 for failures in agent.failing.values()),
+            "disk_free_bytes": agent.disk_free_bytes,
+            "version": program_version(),
         }
         return Reply(200 if is_well else 503, msgspec.json.encode(health))
 
@@ -174,6 +189,7 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Return the figures of this moment."""
         agent, counters = self._agent, self._agent.counters
+        yield InfoMetricFamily("ledger_agent_build", "The program", {"version": program_version(), "python": PYTHON})
         counts = (
             ("spooled", "Records taken in, on disk", agent.intake.counters.spooled),
             ("built", "Records signed", agent.built),
@@ -192,11 +208,18 @@ class Metrics:
         for stage, count in counters.buried.items():
             dead.add_metric([stage], count)
         yield dead
+        flagged = CounterMetricFamily(
+            "ledger_agent_flagged_records", "Records signed in which something is suspicious", labels=["flag"]
+        )
+        for flag, count in agent.flagged.items():
+            flagged.add_metric([flag], count)
+        yield flagged
         gauges = (
             ("backlog_records", "Documents and records that are not final", agent.backlog),
             ("waiting_documents", "Of these, documents that wait for others of their call", agent.waiting),
             ("oldest_age_seconds", "Age of the oldest of them", agent.oldest_age_ms / 1000),
             ("dead_letters", "Dead letters that wait for a person", agent.dead),
+            ("disk_free_bytes", "Room on the disk of the spool", agent.disk_free_bytes),
             ("has_room", "1 while the disk has room for more", int(agent.has_room)),
         )
         for name, text, value in gauges:
@@ -215,9 +238,13 @@ class Metrics:
         documents = CounterMetricFamily(
             "ledger_agent_watch_records", "Records read from files, by what became of them", labels=["watch", "outcome"]
         )
-        waiting = GaugeMetricFamily(
-            "ledger_agent_watch_waiting", "Files, or bytes of a followed one, that are to be read", labels=["watch"]
-        )
+        waiting = {
+            unit: GaugeMetricFamily(f"ledger_agent_watch_waiting_{unit}", text, labels=["watch"])
+            for unit, text in (
+                ("files", "Files of a folder that are to be read"),
+                ("bytes", "Bytes of a followed file that are to be read"),
+            )
+        }
         failing = GaugeMetricFamily(
             "ledger_agent_watch_failing", "1 while nothing can be taken in from there", labels=["watch"]
         )
@@ -227,9 +254,9 @@ class Metrics:
             files.add_metric([watch.name, "failed"], counters.failed)
             documents.add_metric([watch.name, "spooled"], counters.documents)
             documents.add_metric([watch.name, "dead"], counters.refused)
-            waiting.add_metric([watch.name], counters.waiting)
+            waiting[counters.waiting_unit].add_metric([watch.name], counters.waiting)
             failing.add_metric([watch.name], int(counters.is_failing))
-        yield from (files, documents, waiting, failing)
+        yield from (files, documents, *waiting.values(), failing)
 
 
 class Door:

@@ -25,6 +25,7 @@ from ledger.codec import encode
 from ledger.commitment import PRIVATE_FIELDS
 from ledger.errors import LedgerError, StoreError
 from ledger.genesis import Parameters
+from ledger.rules.flags import FLAGS, flags_of
 from ledger.validation import Rules
 from telephony.adapters.base import Adapter
 from telephony.admission import NotYet, check_admissible
@@ -38,13 +39,13 @@ from telephony.spool_files import Position
 from telephony.vault import VaultEntry
 from telephony.waiting import NewDocument, Role, Waiter, Waiting
 
-BATCH_DOCUMENTS: Final = 2_000
-"""Documents of one turn, hence of one commit: two full transactions."""
+BATCH_DOCUMENTS: Final = 1_000
+"""Documents of one turn, hence of one commit: a full transaction."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """A turn ends with the document that takes it here: this bounds the memory."""
-AHEAD_RECORDS_MAX: Final = 200_000
-"""Records signed that are not final, ten seconds of a replay at full speed. What is behind them waits in the spool:
-there it is once on disk, holds no memory, and has no signature that expires while the ledger is dead."""
+AHEAD_RECORDS_MAX: Final = 2_000_000
+"""Records signed that are not final: almost three hours of a large wholesale carrier, twelve days of a small one. So
+much is handed in and no more when the ledger comes back, see docs/adr/0016. What is behind them waits in the spool."""
 CALLS_DUE: Final = 1_000
 """Calls that wait for others of their documents, of one turn."""
 WARNINGS_SHOWN_MAX: Final = 3
@@ -98,11 +99,13 @@ class Counters:
         built: records signed.
         known: documents whose record was there already, with the same content.
         warned: of those signed, records without something that their documents told, since it contradicted itself.
+        flagged: of those signed, records in which something is suspicious, by flag.
     """
 
     built: int = 0
     known: int = 0
     warned: int = 0
+    flagged: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FLAGS, 0))
 
 
 class _Candidate(NamedTuple):
@@ -121,6 +124,7 @@ class _Built(NamedTuple):
     item: Item
     entry: VaultEntry
     warnings: list[str]
+    flags: list[str]
 
 
 @dataclass(slots=True)
@@ -138,6 +142,8 @@ class _Turn:
     known: int = 0
     warnings: list[str] = field(default_factory=list)
     """The first of each record that has any."""
+    flags: list[str] = field(default_factory=list)
+    """Of all records."""
 
     @property
     def is_waiting_changed(self) -> bool:
@@ -240,6 +246,8 @@ class Builder:
         self.counters.built += len(turn.items)
         self.counters.known += turn.known
         self.counters.warned += len(turn.warnings)
+        for flag in turn.flags:
+            self.counters.flagged[flag] += 1
         if turn.warnings:
             # For whoever sets a platform up; in operation the count says it.
             shown = list(dict.fromkeys(turn.warnings))[:WARNINGS_SHOWN_MAX]
@@ -339,15 +347,16 @@ class Builder:
         salts = (_cut(chance[start : start + SALTS_BYTES]) for start in range(0, len(chance), SALTS_BYTES))
         found = (self._build_one(candidate, own, turn) for candidate, own in zip(candidates, salts, strict=True))
         built = [made for made in found if made is not None]
-        rows = self._vault.find([item.record_key for _, item, _, _ in built])
+        rows = self._vault.find([made.item.record_key for made in built])
         contents = {key: row.content for key, row in rows.items() if row.tx_id is not None}
-        for candidate, item, entry, warnings in built:
+        for candidate, item, entry, warnings, flags in built:
             known = contents.get(item.record_key)
             if known is None:
                 contents[item.record_key] = candidate.content
                 turn.items.append(item)
                 turn.entries.append(entry)
                 turn.warnings += warnings[:1]
+                turn.flags += flags
             elif known == candidate.content:
                 turn.known += 1
             else:
@@ -372,7 +381,7 @@ class Builder:
         last = candidate.frames[0]
         item = Item(data, record_key_of(self._signer.member_id, record), last.kind, _taken_ms(last))
         entry = VaultEntry(item.record_key, record.setup_ms, candidate.content, private)
-        return _Built(candidate, item, entry, warnings)
+        return _Built(candidate, item, entry, warnings, [flag.name for flag in flags_of(record)])
 
     def _wait(self, candidate: _Candidate, due_ms: int, turn: _Turn) -> None:
         for part in candidate.frames:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -86,6 +86,7 @@ class WatchCounters:
     one each time."""
     waiting: int = 0
     """Files that are there and not taken in yet, or bytes not read yet of a followed one."""
+    waiting_unit: Literal["files", "bytes"] = "files"
     is_failing: bool = False
     """The last look ended with an error."""
 

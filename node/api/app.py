@@ -9,10 +9,11 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit
+from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit, tiles
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
+from node.api.measuring import measured
 from node.api.parts import CONTEXT, ApiParts, Context
 from node.api.problems import problems
 from node.logs import get_log
@@ -44,6 +45,10 @@ ROUTES: Final = (
     web.get("/v1/light/set-changes", light.get_set_changes),
     web.get("/v1/light/headers", light.get_headers),
     web.get("/v1/light/history", light.get_history),
+    web.get("/v1/light/consistency", light.get_consistency),
+    web.post("/v1/light/cosignatures", tiles.post_cosignatures),
+    web.get("/checkpoint", tiles.get_checkpoint),
+    web.get("/tile/{level}/{tile:.+}", tiles.get_tile),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
     web.get("/v1/search", explore.get_search),
@@ -63,10 +68,11 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     """Return the API of ``node``. Run it with ``auto_decompress=False``: bodies come as they are."""
     writer = VaultWriter(parts.vault) if parts.vault is not None else None
     ingest = Ingest(node, writer) if writer is not None else None
-    app = web.Application(middlewares=[problems, check_host(parts.hosts)])
+    app = web.Application(middlewares=[measured(node.counters), problems, check_host(parts.hosts)])
     app[CONTEXT] = Context(
         node, FinalReader(node.store, node.genesis), parts, Tokens(parts.tokens), writer, ingest, Metrics(node)
     )
+    tiles.add_log(app, app[CONTEXT])
     app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
     app[stream.LIVE] = set()

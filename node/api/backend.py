@@ -10,6 +10,9 @@ from ledger.errors import LedgerError
 from ledger.genesis import Genesis
 from ledger.store import Store
 from ledger.validation import Rules
+from node.counters import Counters
+from node.disk import DiskUsage
+from p2p.traffic import Traffic
 
 
 class Submitted(Protocol):
@@ -60,22 +63,6 @@ class Subscription(Protocol):
 
     def close(self) -> None:
         """Stop listening; a second time does nothing."""
-
-
-class Counters(Protocol):
-    """What has happened since the start."""
-
-    transactions_stored: int
-    records_stored: int
-    records_final: int
-    records_void: int
-    blocks_sealed: int
-    blocks_final: int
-    votes_cast: int
-    reorganisations: int
-    faults: dict[str, int]
-    dropped: int
-    rejected: dict[str, int]
 
 
 class Point(Protocol):
@@ -174,6 +161,10 @@ class NodeStatus(Protocol):
         """Return whether it may vote and seal."""
 
     @property
+    def disk(self) -> DiskUsage | None:
+        """Return how the disk is, None where nobody measures it."""
+
+    @property
     def final_age_ms(self) -> int:
         """Return how long ago the slot of the final block began."""
 
@@ -208,6 +199,13 @@ class Backend(Protocol):
     @property
     def counters(self) -> Counters:
         """Return what has happened since the start."""
+
+    @property
+    def traffic(self) -> Traffic:
+        """Return what went over the wires to peers."""
+
+    def last_vote_height(self, key_id: bytes) -> int | None:
+        """Return the highest block that a key was seen to vote for, None where it was not."""
 
     async def submit_transactions(self, raws: list[bytes]) -> Sequence[Submitted]:
         """Take in raw transactions; those without an error are on disk on return. Raises StoreError."""

@@ -238,7 +238,10 @@ def producers_view(node: Backend) -> dict[str, Any]:
         ],
         "voting": {
             "set_id": voting.set_id,
-            "producers": [_producer_view(state, rank, p) for rank, p in enumerate(voting.producers)],
+            "producers": [
+                {**_producer_view(state, rank, p), "last_vote_height": node.last_vote_height(p.key_id)}
+                for rank, p in enumerate(voting.producers)
+            ],
         },
         "pending": None
         if pending is None

@@ -222,6 +222,7 @@ class Ingest:
         await self._writer.store([], places)
         for first, place in zip(new, places, strict=True):
             it = incoming[first]
+            self._node.counters.took_in(it.record)
             outcomes[first] = Kept(it.record_key, place.tx_id, place.index, is_new=True, warnings=it.warnings)
             for i in groups[it.record_key][1:]:
                 outcomes[i] = _compare(incoming[i], it.content, place.tx_id, place.index)

@@ -131,12 +131,23 @@ async function refresh() {
 }
 
 let wanted = 0;
+
+/** Show anew, within a second, what a new block or finality may have changed. */
 function refreshSoon() {
-  if (!overview || wanted) return;
+  if (wanted) return;
   wanted = setTimeout(() => {
     wanted = 0;
-    refresh().catch(() => {});
+    if (overview) refresh().catch(() => {});
+    // Nobody who reads or types in a view is interrupted.
+    else if (main.querySelector("[data-unsettled]")) showAgain().catch(() => {});
   }, REFRESH_MS);
+}
+
+async function showAgain() {
+  const at = document.activeElement;
+  if (at !== main && main.contains(at) && at.tagName !== "H1") return;
+  await show(false);
+  if (at.tagName === "H1") main.querySelector("h1")?.focus({ preventScroll: true });
 }
 
 function showLive(isLive) {
@@ -195,4 +206,7 @@ document.getElementById("skip").addEventListener("click", (event) => {
 addEventListener("hashchange", () => show(true));
 document.addEventListener("visibilitychange", () => refresh().catch(() => {}));
 show(false);
-follow(refreshSoon, showLive);
+follow(refreshSoon, (isLive) => {
+  showLive(isLive);
+  if (isLive) refreshSoon();
+});

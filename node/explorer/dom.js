@@ -31,14 +31,48 @@ export function s(tag, attributes, ...children) {
   return fill(dress(document.createElementNS(SVG, tag), attributes), children);
 }
 
-/** Replace what is in `node`; what is the same stays as it is, and keeps its focus and selection. */
+/** Replace what is in `node`. */
 export function put(node, ...children) {
-  const fresh = fill(document.createDocumentFragment(), children);
-  const next = [...fresh.childNodes];
-  const now = [...node.childNodes];
-  if (next.length === now.length && next.every((child, place) => child.isEqualNode(now[place]))) return node;
-  node.replaceChildren(fresh);
+  node.replaceChildren(fill(document.createDocumentFragment(), children));
   return node;
+}
+
+/**
+ * Make what is in `node` equal to `children`, by changing what differs: focus, selection, scrolling and opened details
+ * stay. For what has no listeners of its own: those of `children` are lost where an element was there already.
+ */
+export function update(node, ...children) {
+  sync(node, fill(document.createDocumentFragment(), children));
+  return node;
+}
+
+function sync(node, fresh) {
+  const now = [...node.childNodes];
+  const next = [...fresh.childNodes];
+  next.forEach((child, place) => {
+    const old = now[place];
+    if (!old) node.append(child);
+    else if (old.isEqualNode(child)) return;
+    else if (old.nodeName !== child.nodeName) old.replaceWith(child);
+    else if (old.nodeType === Node.TEXT_NODE) old.data = child.data;
+    else {
+      syncAttributes(old, child);
+      sync(old, child);
+    }
+  });
+  for (const old of now.slice(next.length)) old.remove();
+}
+
+function syncAttributes(old, child) {
+  for (const { name } of [...old.attributes]) {
+    // What a reader opened stays open.
+    if (!child.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  }
+  for (const { name, value } of child.attributes) {
+    // The page's policy forbids styles in markup; set as properties they are not in it.
+    if (name === "style") old.style.cssText = child.style.cssText;
+    else if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
 }
 
 /** Return a link to a view of this page. */

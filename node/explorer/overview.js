@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { bars, line, share } from "./charts.js";
-import { h, link, put, table } from "./dom.js";
+import { h, link, put, table, update as change } from "./dom.js";
 import * as f from "./format.js";
 
 const PERIODS = [["hour", "Last hour"], ["day", "Last day"], ["all", "All counted"]];
@@ -45,13 +45,13 @@ export function showOverview(main, { announce }) {
 
   function draw() {
     const of = data.periods[period];
-    put(now, nowView(data));
-    put(rateBody, rateView(data));
-    put(turnsBody, turnsView(data));
-    put(callsBody, callsView(of, data, period));
-    put(qualityBody, qualityView(of, data, period));
-    put(energyBody, energyView(of));
-    put(latestBody, blocksTable(data.blocks, "Latest blocks", true));
+    change(now, nowView(data));
+    change(rateBody, rateView(data));
+    change(turnsBody, turnsView(data));
+    change(callsBody, callsView(of, data, period));
+    change(qualityBody, qualityView(of, data, period));
+    change(energyBody, energyView(of));
+    change(latestBody, blocksTable(data.blocks, "Latest blocks", true));
     tick();
   }
 
@@ -234,6 +234,6 @@ export function blocksTable(blocks, caption, isHidden = false) {
       h("time", { datetime: new Date(block.time_ms).toISOString(), title: f.utc(block.time_ms) }, f.timeOfDay(block.time_ms)),
       link(`member/${block.producer}`, block.producer),
       f.count(block.records), f.count(block.void), f.count(block.transactions),
-      block.is_final ? h("span", { class: "tag good" }, "final") : h("span", { class: "tag" }, "not yet"),
+      block.is_final ? h("span", { class: "tag good" }, "final") : h("span", { class: "tag", "data-unsettled": true }, "not yet"),
     ]), { hidden: isHidden });
 }

@@ -26,7 +26,7 @@ export function moments(ms) {
 /** Return what is promised of something, in colour. */
 export function promiseTag(state) {
   const kind = { final: "good", void: "bad", expired: "bad" }[state] ?? "";
-  return h("span", { class: `tag ${kind}` }, state);
+  return h("span", { class: `tag ${kind}`, "data-unsettled": !kind }, state);
 }
 
 const panel = (heading, ...content) => h("section", { class: "panel" }, heading ? h("h2", null, heading) : null, ...content);
@@ -51,7 +51,7 @@ export async function showBlock(main, { block, from = "0" }, signal) {
   const first = found.first_transaction;
   put(main,
     title(`Block ${f.count(header.height)} `, found.is_final ? promiseTag("final")
-      : h("span", { class: "tag" }, found.is_on_best_chain ? "not final yet" : "on another branch")),
+      : h("span", { class: "tag", "data-unsettled": true }, found.is_on_best_chain ? "not final yet" : "on another branch")),
     h("nav", { class: "pages", "aria-label": "Neighbours" },
       header.height > 1 ? link(`block/${header.height - 1}`, `← ${f.count(header.height - 1)}`) : null,
       link(`block/${header.height + 1}`, `${f.count(header.height + 1)} →`)),

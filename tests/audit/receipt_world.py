@@ -248,6 +248,12 @@ class World:
     ) -> Certificate:
         """Return the certificate with these signers of each set, by rank."""
         link = (header.height, block_id_of(header), header.height + 1, digest(f"{child} of {header.height}"))
+        return self.certify_link(link, signers)
+
+    def certify_link(
+        self, link: tuple[int, bytes, int, bytes], signers: Sequence[tuple[VotingSet, Sequence[int]]]
+    ) -> Certificate:
+        """Return the certificate on a link, its ends by height and id."""
         signed = vote_digest(self.chain_id, *link)
         parts = [
             CertificatePart(
@@ -315,7 +321,8 @@ class World:
             path = [digest(f"history {i}") for i in range(_path_length(height, self.blocks))]
             history_path = pack_path(path)
             history_root = _root_above(merkle.leaf_hash(block_id_of(header)), height, self.blocks, path)
-        final = self.proof(self.blocks, current, self.pending, tx_root=tx_root, history_root=history_root)
+        root = tx_root if self.in_final_block else digest("transactions of the final block")
+        final = self.proof(self.blocks, current, self.pending, tx_root=root, history_root=history_root)
         if self.in_final_block:
             header = final.header
         tree = self.tree.set(state_path("voting"), encode(final.voting))

@@ -100,6 +100,32 @@ async def test_new_blocks_come_by_themselves(page: Page, node: DevNode, tx_ids: 
     await expect(counted).to_have_text(f"{before + 7:,}")
 
 
+async def test_what_a_reader_opened_and_reached_stays_while_figures_change(
+    page: Page, node: DevNode, tx_ids: list[str]
+) -> None:
+    await show(page, node)
+    summary = page.locator("summary").filter(has_text="By the hour")
+    await summary.click()
+    await page.locator("section[aria-labelledby=latest] a").first.focus()
+    counted = page.locator(".tile").nth(3).locator(".value")
+    before = int((await counted.inner_text()).replace(",", ""))
+    node.submit_records(5, seed=80)
+    await expect(counted).to_have_text(f"{before + 5:,}")
+    await expect(page.locator("details").first).to_have_attribute("open", "")
+    assert await page.evaluate("document.activeElement.textContent") == "All blocks"
+
+
+async def test_a_block_that_is_not_final_becomes_so_before_ones_eyes(
+    page: Page, node: DevNode, tx_ids: list[str]
+) -> None:
+    await show(page, node, "blocks")
+    await expect(page.locator("#live")).to_have_text("live")
+    before = node.client.get("/v1/head")["head"]["height"]
+    node.submit_records(5, seed=81)
+    row = page.locator("tbody tr").filter(has=page.get_by_role("link", name=f"{before + 1:,}", exact=True))
+    await expect(row).to_contain_text("final")
+
+
 async def test_from_a_block_to_a_record_and_its_fields(page: Page, node: DevNode, tx_ids: list[str]) -> None:
     height = node.client.get(f"/v1/transactions/{tx_ids[0]}")["promise"]["height"]
     await show(page, node, f"block/{height}")
@@ -208,7 +234,7 @@ async def test_what_is_searched_for_is_shown_as_text(page: Page, node: DevNode) 
     await show(page, node)
     await page.get_by_role("searchbox").fill(ATTACK)
     await page.keyboard.press("Enter")
-    await expect(page.locator("main code")).to_have_text(ATTACK)
+    await expect(page.locator("main code.id")).to_have_text(ATTACK)
     assert await page.evaluate("window.wasAttacked") is None
 
 

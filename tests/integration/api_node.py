@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from consensus.engine import Engine
@@ -13,11 +13,13 @@ from ledger.codec import encode
 from ledger.crypto import PrivateKey
 from ledger.errors import LedgerError
 from ledger.genesis import Candidate, Genesis, GenesisMember, MemberKey, Parameters, chain_id_of
-from ledger.payloads import FAULTS
 from ledger.rules.ruleset import RuleSet, default_rule_set_pin
 from ledger.store import MemoryStore, Space, WriteBatch
 from ledger.transaction import make_transaction, tx_id_of
 from ledger.validation import CheckedTransaction, check_transaction
+from node.counters import Counters
+from node.disk import DiskUsage
+from p2p.traffic import Traffic
 
 NOW_MS = 1_795_250_000_000
 """2026-11-21, a few hours after the calls in the fixtures."""
@@ -88,6 +90,9 @@ class Status:
     is_disk_full: bool
     clock_skew_ms: int
     signing: Signing
+    now_ms: int
+    rule_set: bytes
+    disk: DiskUsage | None
 
 
 @dataclass(frozen=True)
@@ -99,21 +104,7 @@ class PeerInfo:
     head_height: int | None
     final_height: int | None
     agent: str
-
-
-@dataclass
-class Counters:
-    transactions_stored: int = 0
-    records_stored: int = 0
-    records_final: int = 0
-    records_void: int = 0
-    blocks_sealed: int = 0
-    blocks_final: int = 0
-    votes_cast: int = 0
-    reorganisations: int = 0
-    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULTS, 0))
-    dropped: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
+    is_open_plaintext: bool
 
 
 class Subscription:
@@ -159,6 +150,7 @@ class ApiNode:
         self.store = MemoryStore()
         self.member_id: str | None = MEMBER
         self.counters = Counters()
+        self.traffic = Traffic()
         self.sync = SyncState()
         self.is_disk_full = False
         self.now_ms = NOW_MS
@@ -259,10 +251,28 @@ class ApiNode:
             is_disk_full=self.is_disk_full,
             clock_skew_ms=-5,
             signing=Signing(),
+            now_ms=self.now_ms,
+            rule_set=self.rules.rule_set_id,
+            disk=DiskUsage(50 << 30, 1 << 30, 1 << 20, 3_600_000),
         )
 
     def peers(self) -> list[PeerInfo]:
-        return [PeerInfo(STRANGER.key_id, "carrier-b", "ws://b.test:9090", False, 3, None, "ledgerd/0.1.0")]
+        return [
+            PeerInfo(
+                STRANGER.key_id,
+                "carrier-b",
+                "ws://b.test:9090",
+                False,
+                3,
+                None,
+                "ledgerd/0.1.0",
+                is_open_plaintext=False,
+            )
+        ]
+
+    def last_vote_height(self, key_id: bytes) -> int | None:
+        seen = self.counters.votes.get(key_id)
+        return seen.height if seen is not None else None
 
     def subscribe(self) -> Subscription:
         subscription = Subscription()

@@ -1,0 +1,182 @@
+"""docs/monitoring: what is shown and judged exists, each alert is tried both ways and says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.metric_kit import LABELS_OF_EVERYTHING, PROMTOOL
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "monitoring"
+METRICS_MD = (ROOT / "docs" / "metrics.md").read_text()
+LABELS = {
+    name: set(re.findall(r"`(\w+)`", text))
+    for name, text in re.findall(r"^\| `(\w+)` \| (?:gauge|counter|histogram) \| (.+) \|$", METRICS_MD, re.MULTILINE)
+}
+"""Of each metric of nodes and agents; other tests hold the tables against what is scraped."""
+HISTOGRAMS = set(re.findall(r"^\| `(\w+)` \| histogram \|", METRICS_MD, re.MULTILINE))
+OF_PROMETHEUS = {"up": set(), "ALERTS": {"alertname", "alertstate"}}
+WORDS = {"and", "or", "by", "on", "unless", "without", "ignoring", "bool", "offset", "group_left", "group_right"}
+"""Of the query language, that look like names."""
+
+
+@dataclass
+class Rule:
+    """One alert as the file has it."""
+
+    name: str
+    expr: str
+    severity: str
+    summary: str
+    description: str
+
+
+def rules() -> list[Rule]:
+    """Return the alerts. The file is YAML of one form, which this reads and ``promtool`` understands."""
+    found = []
+    for text in (FOLDER / "alerts.yml").read_text().split("      - alert: ")[1:]:
+        name = text.partition("\n")[0]
+        expr = re.search(r"^        expr: (?:>-\n((?:          .+\n)+)|(.+)\n)", text, re.MULTILINE)
+        severity = re.search(r"^          severity: (\w+)$", text, re.MULTILINE)
+        summary = re.search(r'^          summary: "(.+)"$', text, re.MULTILINE)
+        description = re.search(r'^          description: "(.+)"$', text, re.MULTILINE)
+        if expr is None or severity is None or summary is None or description is None:
+            pytest.fail(f"{name} lacks a part")
+        folded = " ".join(line.strip() for line in (expr[1] or expr[2]).splitlines())
+        found.append(Rule(name, folded, severity[1], summary[1], description[1]))
+    return found
+
+
+def panels() -> Iterator[tuple[str, str]]:
+    """Yield title and query of everything that the dashboard shows."""
+    document: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
+    for panel in document["panels"]:
+        for target in panel.get("targets", []):
+            yield panel["title"], target["expr"]
+
+
+def as_asked(expr: str) -> str:
+    """Return a query of the dashboard as Prometheus gets it."""
+    return expr.replace("$__rate_interval", "1m").replace("$instance", ".*")
+
+
+def faults_of(expr: str) -> list[str]:
+    """Return what a query asks for that nobody tells: metrics, and labels of these."""
+    faults, labels, bare = [], set(LABELS_OF_EVERYTHING), re.sub(r'"[^"]*"', '""', expr)
+    is_histogram = False
+    for name, matchers in re.findall(r"\b([A-Za-z_]\w*)\b(?!\s*\()(?:\{([^}]*)\})?", _without_lists(bare)):
+        if name in WORDS:
+            continue
+        base = re.sub(r"_(bucket|sum|count)$", "", name)
+        known = OF_PROMETHEUS.get(name, LABELS.get(base if base in HISTOGRAMS else name))
+        if known is None:
+            faults.append(f"no metric {name}")
+            continue
+        is_histogram = is_histogram or name.endswith("_bucket")
+        labels |= known
+        wrong = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) - known - LABELS_OF_EVERYTHING
+        faults += [f"{name} has no label {label}" for label in sorted(wrong)]
+    listed = {label for part in re.findall(r"\b(?:by|on|group_right|group_left) \(([^)]*)\)", bare)
+              for label in re.findall(r"\w+", part)}  # fmt: skip
+    faults += [f"nothing has label {label}" for label in sorted(listed - labels - ({"le"} if is_histogram else set()))]
+    return faults
+
+
+def _without_lists(expr: str) -> str:
+    """Return a query without lists of labels, numbers and durations."""
+    expr = re.sub(r"\b(by|on|group_right|group_left) \([^)]*\)", "", expr)
+    return re.sub(r"\[[^\]]*\]|\b\d[\w.]*\b", "", expr)
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
+def test_alerts_ask_for_what_is_told(rule: Rule) -> None:
+    assert faults_of(rule.expr) == []
+
+
+def test_panels_ask_for_what_is_told() -> None:
+    found = [(title, fault) for title, expr in panels() for fault in faults_of(as_asked(expr))]
+    assert found == []
+    assert len(list(panels())) > 30
+
+
+@pytest.mark.parametrize(
+    ("expr", "faults"),
+    [
+        ("ledgerd_peer > 1", ["no metric ledgerd_peer"]),
+        ('sum(ledgerd_sync{stat="in-step"})', ["ledgerd_sync has no label stat"]),
+        ("sum by (producer) (ledgerd_peers)", ["nothing has label producer"]),
+        ("sum by (le) (ledgerd_peers)", ["nothing has label le"]),
+        ("rate(ledgerd_finality_seconds_total[5m])", ["no metric ledgerd_finality_seconds_total"]),
+        ("histogram_quantile(0.5, sum by (le) (rate(ledgerd_finality_seconds_bucket[5m])))", []),
+    ],
+)
+def test_what_nobody_tells_is_found(expr: str, faults: list[str]) -> None:
+    assert faults_of(expr) == faults
+
+
+def test_the_document_lists_the_alerts_and_no_other() -> None:
+    pages, tickets = ([rule.name for rule in rules() if rule.severity == severity] for severity in ("page", "ticket"))
+    assert sorted(pages + tickets) == sorted(set(re.findall(r"`(Ledger[A-Z]\w+)`", METRICS_MD)))
+    of_nodes, of_agents = METRICS_MD.split("\n## ledger-agent\n")
+    at_night = of_nodes.partition("\nIn the morning:")[0] + of_agents.partition("\nIn the morning:")[0]
+    assert sorted(pages) == sorted(set(re.findall(r"`(Ledger[A-Z]\w+)`", at_night)))
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
+def test_an_alert_names_a_section_that_says_what_to_do(rule: Rule) -> None:
+    assert "$labels" in rule.summary or "$value" in rule.summary
+    found = re.search(r"\b(docs/[\w-]+\.md)(?:, ([^.]+))?\.$", rule.description)
+    assert found is not None
+    headings = re.findall(r"^#+ (.+)$", (ROOT / found[1]).read_text(), re.MULTILINE)
+    assert found[2] is None or found[2] in headings
+
+
+def test_every_alert_is_tried_both_ways() -> None:
+    tests = (FOLDER / "alerts-test.yml").read_text()
+    tried = re.findall(
+        r"eval_time: \w+\n        exp_samples: \[\]\n.+\n        eval_time: \w+\n        exp_samples:\n"
+        r"          - labels: '\{alertname=\"(\w+)\"",
+        tests,
+    )
+    assert sorted(tried) == sorted(rule.name for rule in rules())
+
+
+def test_the_files_that_the_guide_names_are_there() -> None:
+    text = (FOLDER / "README.md").read_text()
+    named = set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE))
+    assert named == {path.name for path in FOLDER.iterdir()} - {"README.md"}
+    assert f"{len(rules())} rules" in text
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: Debian package prometheus")
+class TestWithPromtool:
+    """The commands of docs/monitoring/README.md."""
+
+    def run(self, *words: str, folder: Path = FOLDER) -> str:
+        assert PROMTOOL is not None
+        done = subprocess.run([PROMTOOL, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def test_the_configuration_is_one(self) -> None:
+        assert "SUCCESS" in self.run("check", "config", "prometheus.yml")
+
+    @pytest.mark.slow
+    def test_alerts_fire_where_they_should_and_nowhere_else(self) -> None:
+        assert "SUCCESS" in self.run("test", "rules", "alerts-test.yml")
+
+    def test_the_queries_of_the_dashboard_are_some(self, tmp_path: Path) -> None:
+        rows = [
+            f"      - record: panel:{number}\n        expr: {json.dumps(as_asked(expr))}\n"
+            for number, (_, expr) in enumerate(panels())
+        ]
+        (tmp_path / "panels.yml").write_text("groups:\n  - name: panels\n    rules:\n" + "".join(rows))
+        assert f"{len(rows)} rules found" in self.run("check", "rules", "panels.yml", folder=tmp_path)
