@@ -225,7 +225,7 @@ async function followSets({ file, genesis, chainId }, note) {
     const pending = await checkVoting(change, trusted, chainId, where, () => {});
     if (pending === null) {
       throw new ProofError("no change of the voting set", {
-        where: `${where}.voting.pending`, expected: "the set to come",
+        where: `${where}.pending`, expected: "the set to come",
       });
     }
     trusted = pending;
