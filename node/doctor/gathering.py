@@ -41,6 +41,7 @@ from node.doctor.answers import (
     read_answer,
     recent_of,
 )
+from node.doctor.findings import lasting
 from node.light import ApiSource
 
 T = TypeVar("T")
@@ -109,9 +110,8 @@ def _at_once(work: Mapping[str, Callable[[], T]], limit_s: float) -> dict[str, T
 
 
 def _too_slow(url: str, limit_s: float) -> NoAnswer:
-    return NoAnswer(
-        url, f"it answers, but not within {limit_s:.0f} s in all", "Is that machine overloaded, or the way to it?"
-    )
+    what = f"it answers, but not all within {lasting(round(1_000 * limit_s))}"
+    return NoAnswer(url, what, "Is that machine overloaded, or the way to it? --timeout gives it longer")
 
 
 def _asking(client: Client, genesis: Genesis | None, timeout_s: float) -> Callable[[], _Looked]:

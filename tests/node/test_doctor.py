@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -521,6 +523,14 @@ def test_lines_are_for_people(doctor: Doctor) -> None:
         summary_of(examine(Gathered(everywhere(votes_of(delta=HEIGHT - 4)))), is_proven=False),
     ]
     assert out.splitlines()[-1].startswith("1 bad, 0 warnings, ")
+
+
+def test_the_guide_shows_what_is_printed_and_explains_every_check() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    section = guide.split("\n### Paged at night\n")[1].split("\n### ")[0]
+    (finding,) = told(Gathered(everywhere(votes_of(delta=HEIGHT - 4))))
+    assert [line for line in line_of(finding).splitlines() if f"    {line}\n" not in section] == []
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(CHECKS)
 
 
 def test_json_has_the_same(doctor: Doctor) -> None:
