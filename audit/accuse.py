@@ -28,27 +28,36 @@ class Accusation:
 
 
 def accuse(
-    first: Iterable[Certificate], second: Iterable[Certificate], sets: Mapping[int, VotingSet], chain_id: bytes
+    first: Iterable[Certificate],
+    second: Iterable[Certificate],
+    sets: Mapping[int, VotingSet],
+    chain_id: bytes,
+    *,
+    other_sets: Mapping[int, VotingSet] | None = None,
 ) -> list[Accusation]:
     """Return those who voted for both histories, by member id: one proof for each.
 
     first, second: certificates of either; they may be forged, since each signature is verified.
-    sets: voting sets by number; votes of others are not read.
+    sets: voting sets by number; votes of others are not read. other_sets: of the second history, where they are others.
     """
-    one, other = _votes_of(first, sets, chain_id), _votes_of(second, sets, chain_id)
-    found: dict[bytes, Accusation] = {}
-    for producer, a in one:
-        for _, b in (pair for pair in other if pair[0].key_id == producer.key_id):
-            if producer.key_id not in found and is_vote_fault(a, b):
-                votes = sorted((a, b), key=encode)
-                found[producer.key_id] = Accusation(producer, Evidence(producer.public_key, votes, []))
-    return sorted(found.values(), key=lambda each: each.producer.member_id)
+    one = _votes_of(first, sets, chain_id)
+    other = _votes_of(second, sets if other_sets is None else other_sets, chain_id)
+    found: dict[str, Accusation] = {}
+    for key_id, (producer, votes) in one.items():
+        _, others = other.get(key_id, (producer, {}))
+        pair = next(((a, b) for a in votes.values() for b in others.values() if is_vote_fault(a, b)), None)
+        if pair is not None:
+            # A member that took another key in between is still one.
+            evidence = Evidence(producer.public_key, sorted(pair, key=encode), [])
+            found.setdefault(producer.member_id, Accusation(producer, evidence))
+    return [found[member_id] for member_id in sorted(found)]
 
 
 def _votes_of(
     certificates: Iterable[Certificate], sets: Mapping[int, VotingSet], chain_id: bytes
-) -> list[tuple[Producer, Vote]]:
-    votes: dict[bytes, tuple[Producer, Vote]] = {}
+) -> dict[bytes, tuple[Producer, dict[bytes, Vote]]]:
+    """Return the votes in some certificates by the key that cast them, each once."""
+    found: dict[bytes, tuple[Producer, dict[bytes, Vote]]] = {}
     for certificate in certificates:
         link = link_of(certificate)
         digest = digest_of(chain_id, link)
@@ -57,6 +66,7 @@ def _votes_of(
             producers = voting_set.producers if voting_set else ()
             for index, signature in zip(bitmap_indexes(part.signers), part.signatures, strict=False):
                 if index < len(producers) and is_valid_signature(producers[index].public_key, digest, signature):
-                    vote = Vote(*link.source, *link.target, producers[index].key_id, signature)
-                    votes[encode(vote)] = (producers[index], vote)
-    return list(votes.values())
+                    producer = producers[index]
+                    vote = Vote(*link.source, *link.target, producer.key_id, signature)
+                    found.setdefault(producer.key_id, (producer, {}))[1][encode(vote)] = vote
+    return found

@@ -5,11 +5,12 @@ Source: docs/audit.md, "Following a chain".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from audit.accuse import Accusation, accuse
+from audit.fork import Fork, find_fork
 from audit.light import HEADERS_MAX, LightClient, LightSource, OtherHistory, check_history, point_of
 from consensus.params import faults_tolerated
 from consensus.setchange import VotingProof
@@ -63,6 +64,7 @@ class Conflict:
         higher: the final block in whose history that is, or itself, with its certificate.
         accused: those proven to have voted for both histories.
         tolerated: how many faulty producers the voting set bears.
+        fork: where the histories part, where two sources were there to be asked.
     """
 
     lower: VotingProof
@@ -70,9 +72,11 @@ class Conflict:
     higher: VotingProof
     accused: list[Accusation]
     tolerated: int
+    fork: Fork | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything that proves it."""
+        fork = self.fork
         return {
             "height": self.lower.header.height,
             "headers": [to_readable(self.lower.header), to_readable(self.other)],
@@ -80,6 +84,9 @@ class Conflict:
             "accused": [
                 {"member_id": each.producer.member_id, "evidence": to_readable(each.evidence)} for each in self.accused
             ],
+            "first_difference": None
+            if fork is None
+            else {"height": fork.height, "sides": [side.to_json() for side in fork.sides]},
         }
 
 
@@ -123,13 +130,23 @@ class Follower:
 
         Raises InvalidProof at the first lie, TwoHistories where two histories are proven to be final.
         """
+        before = None if self.client.final is None else self.client.final.header
+        is_new = yield from self._catch_up()
+        if is_new:
+            yield from self._show(before)
+
+    def catch_up(self) -> list[VotersChanged]:
+        """Go on to the source's final block as ``poll`` does, by proofs alone: no header in between is asked for."""
+        return list(self._catch_up())
+
+    def _catch_up(self) -> Generator[VotersChanged, None, bool]:
+        """Go on to the source's final block; return whether it is not below the last one."""
         proof = self.source.final()
         self.is_behind = (0 if proof is None else proof.header.height) < self.client.point.height
         if proof is None or self.is_behind:
             if proof is not None:
                 self._check_behind(proof)
-            return
-        before = None if self.client.final is None else self.client.final.header
+            return False
         try:
             while self.client.trusted.set_id < proof.voting.set_id:
                 yield from self._follow_changes(proof.voting.set_id)
@@ -138,7 +155,7 @@ class Follower:
                 self.client.advance(proof, self._path_to(proof))
         except OtherHistory as error:
             self.investigate(error)
-        yield from self._show(before)
+        return True
 
     def compare(self, higher: Follower) -> None:
         """Check that this one's final block is in the history of the other's, which is not lower.
@@ -156,7 +173,6 @@ class Follower:
             else:
                 check_history(point, final.header, higher.path(point.height, end.height))
         except InvalidProof as error:
-            self.client.sets.update(higher.client.sets)
             higher.investigate(OtherHistory(lower, final, error.what), other=self)
 
     def path(self, low: int, high: int) -> list[bytes] | None:
@@ -165,7 +181,7 @@ class Follower:
 
     # -- what became final -----------------------------------------------------------------------------------------
 
-    def _follow_changes(self, wanted: int) -> Iterator[News]:
+    def _follow_changes(self, wanted: int) -> Iterator[VotersChanged]:
         """Take in some set changes, none beyond the set ``wanted``."""
         old = self.client.trusted
         changes = self.source.set_changes(old.set_id)[: wanted - old.set_id]
@@ -241,20 +257,35 @@ class Follower:
         height = lower.header.height
         if height == higher.header.height:
             raise TwoHistories(self._conflict(lower, higher.header, higher, other)) from None
-        page = self.source.headers(height, 1)
-        if page:
-            check_history(point_of(page[0].header), higher.header, self.path(height, higher.header.height))
-        if not page or page[0].header == lower.header:
+        rival = self.block_in_history(height, higher.header)
+        if rival is None or rival == lower.header:
             raise error
-        raise TwoHistories(self._conflict(lower, page[0].header, higher, other)) from None
+        raise TwoHistories(self._conflict(lower, rival, higher, other)) from None
+
+    def block_in_history(self, height: int, final: Header) -> Header | None:
+        """Return the header at ``height``, 1 and up, in the history of a higher one; None where it is not given.
+
+        final: the source proved it final. Raises InvalidProof where the one given is not shown to be in its history.
+        """
+        page = self.source.headers(height, 1)
+        if not page:
+            return None
+        check_history(point_of(page[0].header), final, self.path(height, final.height))
+        return page[0].header
 
     def _conflict(self, lower: VotingProof, rival: Header, higher: VotingProof, other: Follower | None) -> Conflict:
+        if other is not None:
+            try:
+                fork = find_fork(other, self)
+            except LedgerError:
+                # A source that now holds something back: what is proven already is told all the same.
+                pass
+            else:
+                return Conflict(lower, rival, higher, fork.accused, fork.tolerated, fork)
         height = lower.header.height
         first = [lower.certificate, *_carried(list(self._recent.values()))]
-        if other is not None:
-            first += other.certificates(height)
-        second = [higher.certificate, *self.certificates(height)]
-        sets = {**self.client.sets, **(other.client.sets if other else {})}
+        second = [higher.certificate, *self.certificates(height, BLAME_ABOVE)]
+        sets = dict(self.client.sets)
         for proof in (lower, higher):
             voting = proof.voting
             if voting.pending is not None:
@@ -262,10 +293,10 @@ class Follower:
         accused = accuse(first, second, sets, self.client.chain_id)
         return Conflict(lower, rival, higher, accused, faults_tolerated(len(lower.voting.producers)))
 
-    def certificates(self, height: int) -> list[Certificate]:
-        """Return the certificates that the source's chain carries from ``height`` on, as far as it gives them."""
+    def certificates(self, height: int, count: int) -> list[Certificate]:
+        """Return the certificates that ``count`` headers from ``height`` on carry, as far as the source gives them."""
         try:
-            return _carried(self.source.headers(height, BLAME_ABOVE))
+            return _carried(self.source.headers(height, count))
         except LedgerError:
             return []
 

@@ -1,4 +1,4 @@
-"""Paths into the history of a stored chain: proof that a block is in the history of a later one.
+"""Paths into the history of a stored chain: proof that a block, or a whole history, is in the history of a later one.
 
 The leaves of a header's ``history_root`` are the ids of all blocks before it, genesis first. A path needs the roots of
 subtrees over millions of them; those of complete subtrees never change, so they are computed once and kept.
@@ -25,7 +25,7 @@ class HistoryTree:
 
     def __init__(self, store: Store, chain_id: bytes) -> None:
         self._store = store
-        self._genesis_leaf = merkle.leaf_hash(genesis_block_id(chain_id))
+        self._genesis_id = genesis_block_id(chain_id)
         self._roots: dict[tuple[int, int], bytes] = {}
 
     def path(self, height: int, size: int) -> list[bytes]:
@@ -49,6 +49,42 @@ class HistoryTree:
         path.reverse()
         return path
 
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Return the proof that the history of the block at ``old_size`` is the beginning of that at ``new_size``.
+
+        Empty where there is nothing to prove. Bounds: 0 <= old_size <= new_size <= the final height; raises as ``path``
+        does, and costs as much.
+        """
+        if not 0 <= old_size <= new_size:
+            raise IndexError(f"no history of {old_size} in one of {new_size}")
+        if old_size in {0, new_size}:
+            return []
+        path: list[bytes] = []
+        start, end = 0, new_size
+        while old_size < end:
+            middle = start + _largest_power_below(end - start)
+            if old_size <= middle:
+                path.append(self._root(middle, end))
+                end = middle
+            else:
+                path.append(self._root(start, middle))
+                start = middle
+        # A verifier who has the old root knows the subtree that is the old tree itself, and only that one.
+        if start:
+            path.append(self._root(start, end))
+        path.reverse()
+        return path
+
+    def subtree_roots(self, first: int, count: int, size: int) -> list[bytes]:
+        """Return the roots of ``count`` complete subtrees side by side, each over ``size`` leaves, from ``first`` on.
+
+        first: how many such subtrees are before. size: a power of two; 1 gives leaf hashes. Raises StoreDamaged where
+        a block of them is not there.
+        """
+        if size == 1:
+            return self._leaves(first, first + count)
+        return [self._root(index * size, (index + 1) * size) for index in range(first, first + count)]
+
     def _root(self, start: int, end: int) -> bytes:
         """Return the root over the heights from ``start``, where a tree splits, up to before ``end``."""
         size = end - start
@@ -67,13 +103,16 @@ class HistoryTree:
             self._roots[start, end] = root
         return root
 
-    def _leaves(self, start: int, end: int) -> list[bytes]:
-        first = max(start, 1)
-        leaves = [] if start else [self._genesis_leaf]
-        leaves += [merkle.leaf_hash(row) for _, row in self._store.scan(height_key(first), height_key(end))]
-        if len(leaves) != end - start:
+    def block_ids(self, start: int, end: int) -> list[bytes]:
+        """Return the ids of the blocks at heights from ``start`` up to before ``end``. Raises StoreDamaged."""
+        ids: list[bytes] = [] if start else [self._genesis_id]
+        ids += [row for _, row in self._store.scan(height_key(max(start, 1)), height_key(end))]
+        if len(ids) != end - start:
             raise StoreDamaged("a final block is missing", where=f"heights {start} to {end - 1}")
-        return leaves
+        return ids
+
+    def _leaves(self, start: int, end: int) -> list[bytes]:
+        return [merkle.leaf_hash(block_id) for block_id in self.block_ids(start, end)]
 
 
 def _largest_power_below(size: int) -> int:

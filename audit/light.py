@@ -30,7 +30,7 @@ HEADERS_MAX: Final = 128
 """Headers asked for at once: about 800 KB of JSON with 21 voters."""
 SET_CHANGES_MAX: Final = 32
 """Changes of the voting set asked for at once: about 500 KB of JSON with 21 voters."""
-SETS_KEPT_MAX: Final = 64
+SETS_KEPT_MAX: Final = 1_024
 """Voting sets remembered, newest last: those whose votes may still be held against each other."""
 
 
@@ -55,6 +55,10 @@ class LightSource(ABC):
     @abstractmethod
     def history(self, height: int, size: int) -> list[bytes]:
         """Return the path from the block at ``height`` to the history root of the final one at height ``size``."""
+
+    @abstractmethod
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """Return the proof that one history is the beginning of that of the final block at height ``new_size``."""
 
 
 class LightCheckpoint(Wire, frozen=True):

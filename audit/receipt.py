@@ -9,84 +9,55 @@ Every field of the JSON is needed or checked; changing any makes it fail.
 The seal of the record's block is not in it: a quorum voted for a block above, and with it that the slot's owner sealed
 this one; a forger who had that quorum would have a seal as well.
 
-Source: docs/audit.md, "Receipts".
+Source: docs/protocol.md, "Receipt".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from datetime import UTC, datetime
+from typing import Any
 
-import msgspec
-from msgspec import Meta
-
-from audit.final import FinalReader
-from audit.voting import check_set_changes, check_voting, founding_set
+from audit.final import FinalReader, FinalView
+from audit.receipt_file import (
+    VERSION,
+    EnvelopePart,
+    FinalProof,
+    KeyPart,
+    ReceiptFile,
+    compact,
+    envelope_of,
+    expand,
+    key_entry_of,
+    pack,
+    pack_bytes,
+    pack_path,
+    read_receipt,
+    unpack,
+    unpack_bytes,
+    unpack_path,
+    write_receipt,
+)
+from audit.revealed import RevealedField, check_revealed, revealed_to_json
+from audit.voting import check_voting, founding_set
 from consensus.rows import read_block, read_final_id
-from consensus.setchange import VotingProof
+from consensus.votes import VotingSet
 from ledger import merkle
-from ledger.block import Block, BodyItem, Header, VoidBitmap, block_id_of, is_void
+from ledger.block import Block, BodyItem, Header, block_id_of, is_void
 from ledger.cdr import CallRecord
-from ledger.codec import Bytes32, Bytes64, Count, Wire, decode, encode
-from ledger.crypto import is_valid_signature, key_id_of
+from ledger.codec import decode, encode
+from ledger.commitment import PrivateField
+from ledger.crypto import is_valid_signature
 from ledger.entries import KeyEntry
-from ledger.errors import InvalidProof, LedgerError, StoreDamaged, StoreError
+from ledger.errors import InvalidProof, StoreDamaged, StoreError
 from ledger.genesis import Genesis, Role, chain_id_of
-from ledger.readable import from_readable, parse_json, to_readable
+from ledger.readable import to_readable
 from ledger.state import state_path
 from ledger.statetree import DEPTH_MAX, StateProof, verify_state_proof
 from ledger.store import Space, Store
-from ledger.transaction import Envelope, Kind, Transaction, tx_id_of
+from ledger.transaction import Kind, Transaction, tx_id_of
 from ledger.transition import block_time_ms
-
-RECEIPT_BYTES_MAX: Final = 16 << 20
-"""A change of 21 voters is 16 KB of JSON: room for a thousand of them."""
-
-Path = Annotated[list[Bytes32], Meta(max_length=merkle.PATH_HASHES_MAX)]
-
-
-class KeyProof(Wire, frozen=True):
-    """What leads from a key's entry to the root of the state."""
-
-    entry: KeyEntry
-    siblings: Annotated[list[Bytes32], Meta(max_length=DEPTH_MAX)]
-    """From the root downwards."""
-
-
-class Receipt(Wire, frozen=True):
-    """Everything that proves one record."""
-
-    version: Literal[2]
-    chain_id: Bytes32
-    record: CallRecord
-    void: Annotated[int, Meta(ge=0, le=1)]
-    """1 where the record does not count: its call and leg were recorded before."""
-    index: Count
-    """Of the record in its transaction, from 0."""
-    item_path: Path
-    """To the envelope's ``items_root``."""
-    envelope: Envelope
-    tx_id: Bytes32
-    signature: Bytes64
-    """The submitter's, over ``tx_id``."""
-    key: KeyProof
-    """The submitter's, under the ``state_root`` of ``final.header``."""
-    tx_index: Count
-    """Of the transaction in its block, from 0."""
-    void_bitmap: VoidBitmap
-    tx_path: Path
-    """To the ``tx_root`` of the record's block."""
-    header: Header | None
-    """Of the block that holds the record; null where that is ``final.header``."""
-    block_id: Bytes32
-    """Of the block that holds the record."""
-    history_path: Path
-    """From ``block_id`` to the ``history_root`` of ``final.header``; empty where ``header`` is null."""
-    set_changes: list[VotingProof]
-    """Each change of the voting set from genesis to the one current in ``final``."""
-    final: VotingProof
-    """The final block, and who made it that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +69,7 @@ class Verdict:
         block_ms: time of the block that holds it.
         final_height: the block that the certificate makes final.
         set_id: the voting set that was current there, counted from 0 in genesis.
+        revealed: the private fields shown, each the one that the record commits to.
     """
 
     chain_id: bytes
@@ -111,30 +83,36 @@ class Verdict:
     block_ms: int
     final_height: int
     set_id: int
+    revealed: tuple[PrivateField, ...] = ()
 
     def sentence(self) -> str:
         """Return it as one line for a person."""
         counts = "void: the call and leg were recorded before" if self.void else "it counts"
+        time = datetime.fromtimestamp(self.block_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return (
             f"OK: record {self.index} of transaction {self.tx_id.hex()} by {self.member_id} is in block {self.height} "
-            f"({self.block_id.hex()}), final under height {self.final_height}; {counts}"
+            f"({self.block_id.hex()}) of {time}, final under height {self.final_height} by voting set {self.set_id}; "
+            f"{counts}"
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for programs; values of private fields as hex, since they may be no text."""
+        return {name: to_readable(getattr(self, name)) for name in self.__slots__}
 
 
 def make_receipt(
-    store: Store, genesis: Genesis, tx_id: bytes, index: int, *, reader: FinalReader | None = None
+    store: Store,
+    genesis: Genesis,
+    tx_id: bytes,
+    index: int,
+    *,
+    reader: FinalReader | None = None,
+    revealed: Sequence[RevealedField] = (),
 ) -> bytes:
-    """Return the receipt of a record as a JSON file; see ``make_receipt_document``."""
-    document = make_receipt_document(store, genesis, tx_id, index, reader=reader)
-    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
-
-
-def make_receipt_document(
-    store: Store, genesis: Genesis, tx_id: bytes, index: int, *, reader: FinalReader | None = None
-) -> dict[str, Any]:
-    """Return the receipt, as JSON has it, of record ``index`` of a final transaction.
+    """Return the receipt, a JSON file, of record ``index`` of a final transaction.
 
     reader: of this store; one that is kept spares a pass over the heights of the chain.
+    revealed: private fields of the record to be shown with it, in the order of PRIVATE_FIELDS.
     Raises StoreError where the transaction is not final here or has no such record.
     """
     reader = reader or FinalReader(store, genesis)
@@ -144,9 +122,41 @@ def make_receipt_document(
     if raw is None or view is None:
         raise StoreDamaged("the transaction is missing", where=tx_id.hex())
     transaction = decode(raw, Transaction)
-    envelope = transaction.envelope
-    if envelope.kind is not Kind.RECORDS:
-        raise StoreError("a transaction that governs has no records", where=tx_id.hex(), actual=envelope.kind.name)
+    _check_has(transaction, tx_id, index)
+    header, item, envelope = block.sealed.header, block.body[position], transaction.envelope
+    final = view.voting_proof()
+    is_final_block = header == view.header
+    file = ReceiptFile(
+        VERSION,
+        int(bool(revealed)),
+        chain_id_of(genesis),
+        tx_id,
+        index,
+        int(is_void(item.void_bitmap, index)),
+        header.height,
+        block_time_ms(genesis, header.slot),
+        decode(transaction.items[index], CallRecord),
+        EnvelopePart(
+            envelope.member_id, envelope.created_ms, envelope.expires_ms, envelope.item_count, envelope.items_root
+        ),
+        transaction.signature,
+        _key_part(view, envelope.key_id),
+        _path(transaction.items, index),
+        position,
+        _path([encode(one) for one in block.body], position),
+        pack_bytes(item.void_bitmap),
+        None if is_final_block else pack(header),
+        pack_path([] if is_final_block else reader.history.path(header.height, view.header.height)),
+        [pack(compact(change)) for change in reader.set_changes(count=final.voting.set_id)],
+        pack(compact(final)),
+    )
+    return write_receipt(file, [revealed_to_json(field) for field in revealed])
+
+
+def _check_has(transaction: Transaction, tx_id: bytes, index: int) -> None:
+    kind = transaction.envelope.kind
+    if kind is not Kind.RECORDS:
+        raise StoreError("a transaction that governs has no records", where=tx_id.hex(), actual=kind.name)
     if not 0 <= index < len(transaction.items):
         raise StoreError(
             "the transaction has no such record",
@@ -154,38 +164,17 @@ def make_receipt_document(
             expected=f"0 to {len(transaction.items) - 1}",
             actual=index,
         )
-    key = view.entry(KeyEntry, "key", envelope.key_id)
-    if key is None:
-        raise StoreDamaged("the submitter's key is missing", where=envelope.key_id.hex())
-    header, item = block.sealed.header, block.body[position]
-    final = view.voting_proof()
-    is_final_block = header == view.header
-    receipt = Receipt(
-        2,
-        chain_id_of(genesis),
-        decode(transaction.items[index], CallRecord),
-        int(is_void(item.void_bitmap, index)),
-        index,
-        _path(transaction.items, index),
-        envelope,
-        tx_id,
-        transaction.signature,
-        KeyProof(key, view.siblings("key", envelope.key_id)),
-        position,
-        item.void_bitmap,
-        _path([encode(one) for one in block.body], position),
-        None if is_final_block else header,
-        block_id_of(header),
-        [] if is_final_block else reader.history.path(header.height, view.header.height),
-        reader.set_changes(count=final.voting.set_id),
-        final,
-    )
-    document: dict[str, Any] = to_readable(receipt)
-    return document
 
 
-def _path(items: Sequence[bytes], index: int) -> list[bytes]:
-    return merkle.inclusion_proof([merkle.leaf_hash(item) for item in items], index)
+def _key_part(view: FinalView, key_id: bytes) -> KeyPart:
+    entry = view.entry(KeyEntry, "key", key_id)
+    if entry is None:
+        raise StoreDamaged("the submitter's key is missing", where=key_id.hex())
+    return KeyPart(entry.public_key, entry.roles, entry.standing, pack_path(view.siblings("key", key_id)))
+
+
+def _path(items: Sequence[bytes], index: int) -> str:
+    return pack_path(merkle.inclusion_proof([merkle.leaf_hash(item) for item in items], index))
 
 
 def _find(store: Store, tx_id: bytes) -> tuple[Block, int]:
@@ -212,101 +201,111 @@ def _block_at(store: Store, height: int) -> Block:
 
 def verify_receipt(data: bytes, genesis: Genesis) -> Verdict:
     """Return what a receipt proves. Raises InvalidProof, whose ``where`` names the step that failed."""
-    receipt = _read(data)
+    file, revealed = read_receipt(data)
     chain_id = chain_id_of(genesis)
     # [REJECT] It is of this chain
-    _check_equal("chain_id", chain_id, receipt.chain_id)
-    _check_transaction(receipt, chain_id)
-    header = receipt.header or receipt.final.header
-    _check_block(receipt, header, chain_id)
-    _check_key(receipt)
-    _check_final(receipt, genesis, chain_id)
+    _check_equal("chain_id", chain_id, file.chain_id)
+    _check_transaction(file, chain_id)
+    final = unpack(file.final, FinalProof, where="final")
+    header = final.header if file.header is None else unpack(file.header, Header, where="header")
+    _check_block(file, header, genesis, chain_id)
+    _check_key(file, final.header.state_root)
+    trusted = _check_final(file, final, block_id_of(header), genesis, chain_id)
+    # [REJECT] Each private field shown is the one that the record commits to
+    fields = [] if revealed is None else check_revealed(revealed, file.record.party_commitment)
     return Verdict(
         chain_id,
-        receipt.record,
-        receipt.envelope.member_id,
-        receipt.tx_id,
-        receipt.index,
-        bool(receipt.void),
+        file.record,
+        file.envelope.member_id,
+        file.tx_id,
+        file.index,
+        bool(file.void),
         header.height,
-        receipt.block_id,
-        block_time_ms(genesis, header.slot),
-        receipt.final.header.height,
-        receipt.final.voting.set_id,
+        block_id_of(header),
+        file.block_ms,
+        final.header.height,
+        trusted.set_id,
+        tuple(fields),
     )
 
 
-def _read(data: bytes) -> Receipt:
-    """Return the receipt that JSON spells. Raises InvalidProof."""
-    if len(data) > RECEIPT_BYTES_MAX:
-        raise InvalidProof("too large for a receipt", where="receipt", expected=f"<= {RECEIPT_BYTES_MAX} bytes")
-    try:
-        return from_readable(parse_json(data), Receipt)
-    except LedgerError as error:
-        where = error.where or "receipt"
-        raise InvalidProof(error.what, where=where, expected=error.expected, actual=error.actual) from None
-
-
-def _check_transaction(receipt: Receipt, chain_id: bytes) -> None:
-    envelope = receipt.envelope
+def _check_transaction(file: ReceiptFile, chain_id: bytes) -> None:
     # [REJECT] The record is the item at its index under the root signed
-    leaf = merkle.leaf_hash(encode(receipt.record))
-    _check_path("item_path", leaf, receipt.index, envelope.item_count, receipt.item_path, envelope.items_root)
-    # [REJECT] The envelope is for this chain and gives the id
-    _check_equal("envelope.chain_id", chain_id, envelope.chain_id)
-    _check_equal("tx_id", tx_id_of(envelope), receipt.tx_id)
-    # [REJECT] It is an envelope of records
-    _check_equal("envelope.kind", Kind.RECORDS, envelope.kind)
+    leaf, part = merkle.leaf_hash(encode(file.record)), file.envelope
+    _check_path("item_path", leaf, file.index, part.item_count, file.item_path, part.items_root)
+    # [REJECT] The envelope of records on this chain gives the id
+    _check_equal("tx_id", tx_id_of(envelope_of(file, chain_id)), file.tx_id)
 
 
-def _check_block(receipt: Receipt, header: Header, chain_id: bytes) -> None:
+def _check_block(file: ReceiptFile, header: Header, genesis: Genesis, chain_id: bytes) -> None:
     # [REJECT] The transaction is the item at its index under the header's root, with the record's void bit
-    leaf = merkle.leaf_hash(encode(BodyItem(receipt.tx_id, receipt.void_bitmap)))
-    _check_path("tx_path", leaf, receipt.tx_index, header.tx_count, receipt.tx_path, header.tx_root)
-    bitmap_sizes = (0, (receipt.envelope.item_count + 7) // 8)
-    if len(receipt.void_bitmap) not in bitmap_sizes:
-        raise InvalidProof("the bitmap does not fit the transaction", where="void_bitmap", expected=bitmap_sizes[1])
-    _check_equal("void", int(is_void(receipt.void_bitmap, receipt.index)), receipt.void)
-    # [REJECT] The header is of this chain and gives the id
+    bitmap = unpack_bytes(file.void_bitmap, where="void_bitmap")
+    leaf = merkle.leaf_hash(encode(BodyItem(file.tx_id, bitmap)))
+    _check_path("tx_path", leaf, file.tx_index, header.tx_count, file.tx_path, header.tx_root)
+    bitmap_bytes = (file.envelope.item_count + 7) // 8
+    if len(bitmap) not in (0, bitmap_bytes):
+        raise InvalidProof("the bitmap does not fit the transaction", where="void_bitmap", expected=bitmap_bytes)
+    _check_equal("void", int(is_void(bitmap, file.index)), file.void)
+    # [REJECT] The header is of this chain, and its height and time are those stated
     _check_equal("header.chain_id", chain_id, header.chain_id)
-    _check_equal("block_id", block_id_of(header), receipt.block_id)
+    _check_equal("height", header.height, file.height)
+    _check_equal("block_ms", block_time_ms(genesis, header.slot), file.block_ms)
 
 
-def _check_key(receipt: Receipt) -> None:
-    entry, envelope = receipt.key.entry, receipt.envelope
+def _check_key(file: ReceiptFile, state_root: bytes) -> None:
     # [REJECT] The key is in the state of the final block, of the member, for records, and signed
-    _check_equal("key.entry.public_key", envelope.key_id, key_id_of(entry.public_key))
-    _check_equal("key.entry.member_id", envelope.member_id, entry.member_id)
+    entry = key_entry_of(file)
     # Member, key and roles of an entry never change. That it was active when the block began, the quorum saw to; it
     # may have ended since.
     if not entry.roles & Role.SUBMIT:
-        raise InvalidProof("the key may not submit", where="key.entry.roles", expected="a submit key")
+        raise InvalidProof("the key may not submit", where="key.roles", expected="a submit key", actual=entry.roles)
+    siblings = unpack_path(file.key.path, where="key.path", hashes_max=DEPTH_MAX)
+    path = state_path("key", envelope_of(file, file.chain_id).key_id)
     try:
-        proof = StateProof(tuple(receipt.key.siblings))
-        root = receipt.final.header.state_root
-        verify_state_proof(root, state_path("key", envelope.key_id), encode(entry), proof)
+        verify_state_proof(state_root, path, encode(entry), StateProof(tuple(siblings)))
     except InvalidProof as error:
-        raise InvalidProof(error.what, where="key.siblings", expected=error.expected, actual=error.actual) from None
-    if not is_valid_signature(entry.public_key, receipt.tx_id, receipt.signature):
-        raise InvalidProof("the submitter's signature does not verify", where="signature", actual=receipt.signature)
+        raise InvalidProof(error.what, where="key.path", expected=error.expected, actual=error.actual) from None
+    if not is_valid_signature(entry.public_key, file.tx_id, file.signature):
+        raise InvalidProof("the submitter's signature does not verify", where="signature", actual=file.signature)
 
 
-def _check_final(receipt: Receipt, genesis: Genesis, chain_id: bytes) -> None:
-    if receipt.header is None:
-        _check_equal("history_path", [], receipt.history_path)
+def _check_final(file: ReceiptFile, final: FinalProof, block_id: bytes, genesis: Genesis, chain_id: bytes) -> VotingSet:
+    """Return the voting set that made ``final`` final."""
+    if file.header is None:
+        _check_equal("history_path", "", file.history_path)
     else:
         # [REJECT] The block is in the history of the final one
-        leaf, final = merkle.leaf_hash(receipt.block_id), receipt.final.header
-        height = receipt.header.height
-        _check_path("history_path", leaf, height, final.height, receipt.history_path, final.history_root)
+        leaf, header = merkle.leaf_hash(block_id), final.header
+        _check_path("history_path", leaf, file.height, header.height, file.history_path, header.history_root)
     # [REJECT] From genesis on, each voting set is agreed on by the one before, and the last one made the block final
-    trusted = check_set_changes(receipt.set_changes, founding_set(genesis), chain_id)
-    check_voting(receipt.final, trusted, chain_id, where="final")
+    trusted = founding_set(genesis)
+    for number, packed in enumerate(file.set_changes):
+        where = f"set_changes[{number}]"
+        change = unpack(packed, FinalProof, where=where)
+        coming = _check_voting(change, trusted, chain_id, where)
+        # [REJECT] There is a change under way in its state
+        if coming is None:
+            raise InvalidProof("no change of the voting set", where=f"{where}.pending", expected="the set to come")
+        trusted = coming
+    _check_voting(final, trusted, chain_id, "final")
+    return trusted
 
 
-def _check_path(name: str, leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+def _check_voting(proof: FinalProof, trusted: VotingSet, chain_id: bytes, where: str) -> VotingSet | None:
     try:
-        merkle.verify_inclusion(leaf, index, size, path, root)
+        return check_voting(expand(proof, trusted), trusted, chain_id, where=where)
+    except InvalidProof as error:
+        if error.where != f"{where}.siblings":
+            raise
+        # Its entry is not in the file but put together from the set trusted so far.
+        what = f"the state of this block does not have voting set {trusted.set_id}, to which the file leads, as current"
+        raise InvalidProof(what, where=error.where, expected=error.expected, actual=error.actual) from None
+
+
+def _check_path(name: str, leaf: bytes, index: int, size: int, path: str, root: bytes) -> None:
+    hashes = unpack_path(path, where=name)
+    try:
+        merkle.verify_inclusion(leaf, index, size, hashes, root)
     except InvalidProof as error:
         where = f"{name}.{error.where}" if error.where not in {"", "path"} else name
         raise InvalidProof(error.what, where=where, expected=error.expected, actual=error.actual) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from consensus.setchange import VotingProof
 from ledger.block import EMPTY_TOTALS, Certificate, Totals
 from ledger.errors import LedgerError, StoreError
 from ledger.readable import to_readable
@@ -83,6 +84,7 @@ class AuditReport:
         struck: members that an election passed over for a proven fault, in order.
         final_height: the highest block proved final by certificates.
         head_certificate: what proves it, where no block carries it yet.
+        final: what proves it to those who follow no block: a checkpoint.
         checked_rows: rows of the data directory's indexes that were held against the blocks.
         first_difference: None where everything held.
     """
@@ -101,6 +103,7 @@ class AuditReport:
     struck: list[str] = field(default_factory=list)
     final_height: int = 0
     head_certificate: Certificate | None = None
+    final: VotingProof | None = None
     checked_rows: int = 0
     first_difference: Difference | None = None
 

@@ -26,11 +26,13 @@ from consensus.finality import BranchFinality
 from consensus.recovery import make_final_point
 from consensus.rows import FinalPoint
 from consensus.schedule import Schedule, producer_at
+from consensus.setchange import VotingProof, prove_voting
 from consensus.tree import Votable
 from consensus.votes import Checkpoint, Link, VotingSet, check_certificate, link_of
 from ledger.block import (
     Block,
     BodyItem,
+    BodyItems,
     Certificate,
     Header,
     SealedHeader,
@@ -55,10 +57,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KnownHead:
-    """A block that is known from elsewhere to be in the chain."""
+    """A block that is known from elsewhere to be in the chain.
+
+    Attributes:
+        block_id: None where only the history below it is known.
+        history_root: over the ids of all blocks below it; None where that is not known.
+    """
 
     height: int
-    block_id: bytes
+    block_id: bytes | None
+    history_root: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ class ChainAuditor:
         schedule: of its epoch.
         voting: the sets that had to sign the last block.
         founders: the voting set of genesis.
+        header: of the last block; None for genesis.
     """
 
     def __init__(self, genesis: Genesis, rules: Rules) -> None:
@@ -100,6 +109,7 @@ class ChainAuditor:
         self.schedule = schedule_of(self.chain.state)
         self.voting = self.next_voting = voting_sets(self.chain.state)
         self.founders = self.voting[0]
+        self.header: Header | None = None
         # How votes count for each block that a certificate may still have as its target.
         self._votables: dict[int, Votable] = {}
 
@@ -124,7 +134,7 @@ class ChainAuditor:
         self._check_place(header, raw.stated_id)
         schedule, election = self._check_slot(header)
         finality = self._finality_after(sealed.certificate)
-        body = _decode(raw.body, list[BodyItem], "body")
+        body = _decode(raw.body, BodyItems, "body")
         transactions = self._check_transactions(raw, body)
         seen = SeenRecords(self._index, [])
         time_ms = block_time_ms(self._genesis, header.slot)
@@ -140,6 +150,7 @@ class ChainAuditor:
         expiries: dict[bytes, int] = {tx.tx_id: tx.envelope.expires_ms for tx in transactions}
         self._index.count(header.height, seen.overlay, expiries, time_ms)
         self._raw.clear()
+        self.header = header
         self._advance(Position(chain, finality, header.height if body else self.position.last_records_height), schedule)
         return Applied(
             chain.height,
@@ -200,6 +211,11 @@ class ChainAuditor:
         _check_equal("child.certificate.t_id", self.chain.block_id, link.source.block_id)
         self._check_quorum(certificate, self.next_voting, "final_certificate")
         return certificate
+
+    def voting_proof(self, certificate: Certificate) -> VotingProof:
+        """Return the last block's proof for those who follow no block; certificate: what add_finality gave."""
+        assert self.header is not None
+        return prove_voting(self.header, self.chain.state, certificate)
 
     def final_point(self) -> FinalPoint:
         """Return the row by which a node remembers the last block as final; links in order of height."""
@@ -332,7 +348,8 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
         return decode(data, kind)
     except EncodingError as error:
         # A wrong spelling is the whole value's: the error then names the type.
-        error.where = name if error.where in {"", type_name(kind)} else f"{name}.{error.where}"
+        where = "" if error.where == type_name(kind) else error.where
+        error.where = f"{name}.{where}" if where and not where.startswith("[") else f"{name}{where}"
         raise
 
 
@@ -383,9 +400,9 @@ def _audit(
     try:
         source.open(report.chain_id)
         rows = DerivedRows(source.store) if source.store is not None else None
-        expected_ids = {head.height: head.block_id for head in known}
-        if expected_ids.get(0, report.chain_id) != report.chain_id:
-            return Difference(0, "chain_id", "not the known chain", expected_ids[0].hex(), report.chain_id.hex())
+        found = _check_known(known, auditor.chain)
+        if found is not None:
+            return found
         if source.head.first_height != 1:
             return Difference(1, "head", "it does not begin with the first block", "1", str(source.head.first_height))
         for raw in source.blocks():
@@ -393,10 +410,9 @@ def _audit(
             found = rows.check_block(applied.height, applied.tx_ids, applied.overlay) if rows is not None else None
             if found is not None:
                 return found
-            if expected_ids.get(applied.height, applied.block_id) != applied.block_id:
-                expected = expected_ids[applied.height].hex()
-                what = "another block is known at this height"
-                return Difference(applied.height, "block_id", what, expected, applied.block_id.hex())
+            found = _check_known(known, auditor.chain)
+            if found is not None:
+                return found
             _take_in(report, applied)
             on_progress(Progress(applied.height, source.head.final_height, report.records))
         found = _check_end(source, auditor, report, known)
@@ -413,6 +429,21 @@ def _audit(
     return found
 
 
+def _check_known(known: Sequence[KnownHead], chain: ChainState) -> Difference | None:
+    """Hold the last block, and the history up to it, against what is known from elsewhere."""
+    for head in known:
+        if head.height == chain.height and head.block_id not in {None, chain.block_id}:
+            what, field = "another block is known at this height", "block_id"
+            if not chain.height:
+                what, field = "not the known chain", "chain_id"
+            return Difference(chain.height, field, what, (head.block_id or b"").hex(), chain.block_id.hex())
+        # The history of a block ends below it.
+        if head.height == chain.history.size and head.history_root not in {None, root := chain.history.root()}:
+            what = "another history is known up to here"
+            return Difference(head.height, "history_root", what, (head.history_root or b"").hex(), root.hex())
+    return None
+
+
 def _check_end(
     source: ChainSource, auditor: ChainAuditor, report: AuditReport, known: Sequence[KnownHead]
 ) -> Difference | None:
@@ -427,10 +458,12 @@ def _check_end(
         return Difference(height, "head.final_id", what, report.head_id.hex(), head.final_id.hex())
     for beyond in sorted(known, key=lambda one: one.height):
         if beyond.height > height:
-            expected = f"block {beyond.height}:{beyond.block_id.hex()}, which is known"
+            expected = f"block {beyond.height}:{beyond.block_id.hex() if beyond.block_id else '?'}, which is known"
             return Difference(height + 1, "block", "the chain was cut", expected, f"nothing above height {height}")
     try:
         report.head_certificate = auditor.add_finality(source.finality())
+        if report.head_certificate is not None:
+            report.final = auditor.voting_proof(report.head_certificate)
     except StoreError:
         raise
     except LedgerError as error:

@@ -5,8 +5,6 @@ Source: docs/consensus.md, "Changing the voting set".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from consensus.election import founding_state
 from consensus.epochs import voting_sets
 from consensus.setchange import VotingProof, check_voting_proof
@@ -40,12 +38,3 @@ def check_set_change(proof: VotingProof, trusted: VotingSet, chain_id: bytes, *,
     if pending is None:
         raise InvalidProof("no change of the voting set", where=f"{where}.voting.pending", expected="the set to come")
     return pending
-
-
-def check_set_changes(
-    proofs: Sequence[VotingProof], trusted: VotingSet, chain_id: bytes, *, where: str = "set_changes"
-) -> VotingSet:
-    """Return the set to which ``proofs``, one for each change in order, lead from ``trusted``. Raises InvalidProof."""
-    for index, proof in enumerate(proofs):
-        trusted = check_set_change(proof, trusted, chain_id, where=f"{where}[{index}]")
-    return trusted

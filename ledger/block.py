@@ -93,6 +93,9 @@ class BodyItem(Wire, frozen=True):
     void_bitmap: VoidBitmap
 
 
+BodyItems = Annotated[list[BodyItem], Meta(max_length=BLOCK_TRANSACTIONS_MAX)]
+
+
 class CertificatePart(Wire, frozen=True):
     """The signatures of one voting set on a link."""
 
@@ -136,7 +139,7 @@ class Block(Wire, frozen=True):
     """What travels and is stored: transactions by id, their bodies apart."""
 
     sealed: SealedHeader
-    body: Annotated[list[BodyItem], Meta(max_length=BLOCK_TRANSACTIONS_MAX)]
+    body: BodyItems
 
 
 def block_id_of(header: Header) -> BlockId:

@@ -10,15 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ledger import merkle
-from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId
-from ledger.cdr import RECORD_BYTES_MAX, CallRecord
+from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId, sum_totals
+from ledger.cdr import FORMLESS_RECORD, RECORD_BYTES_MAX, CallRecord, have_good_forms
 from ledger.codec import decode, decode_each, encode
 from ledger.crypto import is_valid_signature, key_id_of, started_hash
 from ledger.entries import KeyEntry
-from ledger.errors import BadSignature, FieldError, InvalidTransaction, RuleViolation, UnusableTransaction
+from ledger.errors import (
+    BadSignature,
+    EncodingError,
+    FieldError,
+    InvalidTransaction,
+    RuleViolation,
+    UnusableTransaction,
+)
 from ledger.genesis import Parameters
 from ledger.models.rounding import divide_half_up
 from ledger.payloads import ROLES, Payload, read_payload
@@ -38,6 +45,8 @@ EDGE_MS = 5_000
 """A second report of a call may differ this much in its setup time and still be found in the next minute."""
 AHEAD_SLOTS = 2
 """A record or transaction may be ahead of block time by this many slots: clocks are never exactly equal."""
+CHUNK_RECORDS = 250
+"""Records checked at once: what is decoded of them, some 500 KB, stays in a core's cache until the last check."""
 
 
 KeyOf = Callable[[bytes], KeyEntry | None]
@@ -132,20 +141,63 @@ def check_transaction(
         return CheckedTransaction(
             tx_id, envelope, len(raw), EMPTY_TOTALS, (), False, created, created, rules.rule_set_id, payload
         )
-    records = check_records(transaction.items, rules)
-    minutes, distinct = keys_by_minute(envelope.member_id, records)
-    ends = [record.end_ms for record in records]
+    tally = _tally(envelope.member_id, transaction.items, rules)
     return CheckedTransaction(
         tx_id,
         envelope,
         len(raw),
-        totals_of(records),
-        minutes,
-        distinct != len(records),
-        min(ends),
-        max(ends),
+        tally.totals,
+        tally.minutes,
+        tally.has_repeats,
+        tally.first_end_ms,
+        tally.last_end_ms,
         rules.rule_set_id,
     )
+
+
+class _Tally(NamedTuple):
+    """What the records of a transaction come to; the fields are those of CheckedTransaction."""
+
+    totals: Totals
+    minutes: tuple[MinuteKeys, ...]
+    has_repeats: bool
+    first_end_ms: int
+    last_end_ms: int
+
+
+def _tally(member_id: str, items: Sequence[bytes], rules: Rules) -> _Tally:
+    """Return what records come to, having checked them. Raises as ``check_records`` does."""
+    totals = []
+    keys: list[bytes] = []
+    groups: _Groups = {}
+    ends_ms: list[int] = []
+    for first in range(0, len(items), CHUNK_RECORDS):
+        records = _read_good(items[first : first + CHUNK_RECORDS], rules)
+        if records is None:
+            # What is wrong first, in the order of the checks and not of the chunks, is said by the one who asks all.
+            check_records(items, rules)
+            raise AssertionError("some records hold, all of them do not")
+        chunk_keys = record_keys(member_id, records)
+        _group(groups, chunk_keys, records)
+        keys += chunk_keys
+        totals.append(totals_of(records))
+        ends_ms += [record.end_ms for record in records]
+    return _Tally(sum_totals(totals), _minutes_of(groups), len(set(keys)) != len(keys), min(ends_ms), max(ends_ms))
+
+
+def _read_good(items: Sequence[bytes], rules: Rules) -> list[CallRecord] | None:
+    """Return decoded records that pass every check, None where one of them does not."""
+    if max(map(len, items)) > RECORD_BYTES_MAX:
+        return None
+    try:
+        records = decode_each(items, FORMLESS_RECORD)
+    except EncodingError:
+        return None
+    check = rules.check_record
+    for record in records:
+        if check(record) is not None:
+            return None
+    return records if have_good_forms(records) else None
 
 
 def check_envelope(transaction: Transaction, *, chain_id: bytes) -> None:
@@ -221,10 +273,20 @@ def record_keys(member_id: str, records: Sequence[CallRecord]) -> list[bytes]:
     return keys
 
 
+_Groups = dict[int, tuple[list[bytes], list[bytes], list[bytes]]]
+"""By setup minute: its keys, those near the minute before, and those near the minute after."""
+
+
 def keys_by_minute(member_id: str, records: Sequence[CallRecord]) -> tuple[tuple[MinuteKeys, ...], int]:
     """Return the record keys grouped by setup minute, ascending, and how many are distinct."""
-    groups: dict[int, tuple[list[bytes], list[bytes], list[bytes]]] = {}
+    groups: _Groups = {}
     keys = record_keys(member_id, records)
+    _group(groups, keys, records)
+    return _minutes_of(groups), len(set(keys))
+
+
+def _group(groups: _Groups, keys: Sequence[bytes], records: Sequence[CallRecord]) -> None:
+    """Add the keys of records to the groups."""
     for key, record in zip(keys, records, strict=True):
         minute, offset = divmod(record.setup_ms, MINUTE_MS)
         group = groups.get(minute)
@@ -235,11 +297,13 @@ def keys_by_minute(member_id: str, records: Sequence[CallRecord]) -> tuple[tuple
             group[1].append(key)
         elif offset >= MINUTE_MS - EDGE_MS:
             group[2].append(key)
-    minutes = tuple(
+
+
+def _minutes_of(groups: _Groups) -> tuple[MinuteKeys, ...]:
+    return tuple(
         MinuteKeys(minute, frozenset(group[0]), frozenset(group[1]), frozenset(group[2]))
         for minute, group in sorted(groups.items())
     )
-    return minutes, len(set(keys))
 
 
 def totals_of(records: Sequence[CallRecord]) -> Totals:

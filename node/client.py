@@ -124,6 +124,11 @@ class Client:
                 raise fault_of(response.status, data, self.url + path)
             return answer
 
+    def post(self, path: str, body: bytes, *, content_type: str) -> Any:
+        """Hand in something; return the JSON that answers it. Raises ApiFault."""
+        with self._request("POST", path, body, content_type=content_type) as response:
+            return _decode(response, self.url + path)
+
     def record(self, tx_id: str, index: int) -> Any:
         """Return a record with its promise. Raises ApiFault."""
         return self.get(f"/v1/records/{quote(tx_id)}/{index}")

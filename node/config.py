@@ -67,6 +67,8 @@ class NodeConfig:
         energy: profile for records whose platform reports no energy, see docs/operations.md.
         agent_spool: directory of an agent in this process; None: there is none.
         agent_listen: where SIP proxies post their CDRs to it.
+        log_key: PEM file of the Ed25519 key that signs the final block as a note for transparency logs' tools.
+        witnesses: verifier keys of those whose cosignatures of these notes are shown.
         sources: options of each platform's adapter, for the agent; tables by name, see docs/agent.md.
         watch: folders and files that the agent takes records from; tables by name, see docs/agent.md.
     """
@@ -94,6 +96,8 @@ class NodeConfig:
     energy: Mapping[str, Any] = field(default_factory=dict)
     agent_spool: Path | None = None
     agent_listen: Address = Address("127.0.0.1", 8090)
+    log_key: Path | None = None
+    witnesses: tuple[str, ...] = ()
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     watch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -216,6 +220,8 @@ _PARSERS: dict[str, Callable[..., Any]] = {
     "energy": parse_table,
     "agent_spool": _parse_path,
     "agent_listen": parse_address,
+    "log_key": _parse_path,
+    "witnesses": _parse_list,
     "sources": parse_tables,
     "watch": parse_tables,
 }

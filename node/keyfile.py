@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from audit.notes import LogKey
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError
 
@@ -44,6 +45,12 @@ def read_key(path: Path, *, is_dev: bool) -> PrivateKey:
             hint="Make one of your own with: ledgerctl keygen FILE",
         )
     return PrivateKey.from_pem(data[data.find(b"-----BEGIN") :] if b"-----BEGIN" in data else data, where=str(path))
+
+
+def read_log_key(path: Path) -> LogKey:
+    """Return the log key in a PEM file. Raises ConfigError naming the file and what to do."""
+    data = read_bounded(path, "log key", "Make one with: ledgerctl keygen --log " + str(path))
+    return LogKey.from_pem(data, where=str(path))
 
 
 def write_key(path: Path, key: PrivateKey, *, comment: str = "") -> None:

@@ -49,6 +49,11 @@ class ApiSource(LightSource):
         found = self._ask(f"/v1/light/history?height={height}&size={size}", "path")
         return self._read(found, list[Bytes32], "path")
 
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """See ``LightSource.consistency``."""
+        found = self._ask(f"/v1/light/consistency?old={old_size}&new={new_size}", "path")
+        return self._read(found, list[Bytes32], "path")
+
     def _ask(self, path: str, name: str) -> Any:
         body = self._client.get_bytes(path, bytes_max=ANSWER_BYTES_MAX)
         try:

@@ -20,6 +20,8 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from audit.lognote import origin_of
+from audit.notes import parse_note_key
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
@@ -30,11 +32,21 @@ from node.clock import now_ms, steady_ms
 from node.config import Address, NodeConfig
 from node.development import make_development_chain
 from node.disk import DiskWatch
-from node.keyfile import Token, make_directory, new_token, read_bounded, read_key, read_secret, read_tokens
+from node.keyfile import (
+    Token,
+    make_directory,
+    new_token,
+    read_bounded,
+    read_key,
+    read_log_key,
+    read_secret,
+    read_tokens,
+)
 from node.logs import get_log
 from node.looplag import watch_loop
 from node.node import Node
 from node.profile import energy_profile
+from node.retention import keep_to_retention
 from p2p.handshake import ProvenPeer
 from p2p.transport import PATH, Transport, TransportConfig
 from telephony.agent import Agent, AgentSettings
@@ -152,6 +164,8 @@ async def running_node(config: NodeConfig) -> AsyncIterator[Running]:
         node.driver.attach(transport)
         await transport.start()
         node.start()
+        if vault is not None:
+            _run_beside(stack, keep_to_retention(vault, node))
         agent, agent_listen = None, None
         if config.agent_spool is not None:
             settings = agent_settings(config, node, api, for_agent)
@@ -373,5 +387,9 @@ async def _serve_api(
     profile = _profile(config, node, node.member_secret) if node.member_secret is not None else None
     # An agent in this process asks by the address that is listened at.
     hosts = config.hosts if config.agent_spool is None else (*config.hosts, config.api.host)
-    parts = ApiParts(tokens=tokens, hosts=hosts, vault=vault, profile=profile)
+    log_key = None if config.log_key is None else read_log_key(config.log_key)
+    witnesses = [parse_note_key(text, where="--witnesses") for text in config.witnesses]
+    if log_key is not None:
+        get_log("api").info("notes are signed", key=log_key.note_key(origin_of(node.chain_id)).to_text())
+    parts = ApiParts(tokens=tokens, hosts=hosts, vault=vault, profile=profile, log_key=log_key, witnesses=witnesses)
     return await listen_on(stack, make_app(node, parts), config.api, "--api")

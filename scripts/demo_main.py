@@ -292,7 +292,7 @@ class Demo:
 
     def audit(self) -> None:
         for node in self.nodes:
-            status, said = self.verify(node.place.data, "--head", self.head)
+            status, said = self.verify(node.place.data, "--since", self.head)
             self.screen.say(f"{node.name:<6} {said}")
             held(f"the audit of {node.name} holds", status == 0)
 

@@ -13,6 +13,7 @@ import contextlib
 import random
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -48,6 +49,8 @@ PACK_S: Final = 0.05
 """Records that come within this time share a transaction, its signature and its syncs."""
 PACK_DOCUMENTS: Final = 1_000
 """As many fill a transaction: they wait for no others."""
+AWAY_S: Final = 5.0
+"""The same while no node answers: what a backlog is in few transactions of, it is handed in fast of."""
 REST_S: Final = 0.1
 """How long nothing is built where nothing may be."""
 IDLE_S: Final = 1.0
@@ -239,6 +242,7 @@ class Agent:
                     await self._retire()
             if 0 < self._unbuilt < PACK_DOCUMENTS:
                 await asyncio.sleep(PACK_S)
+            await self._gather_while_away()
             try:
                 if await asyncio.get_running_loop().run_in_executor(self._build_thread, self._build_once):
                     self._delivery.notify()
@@ -248,6 +252,16 @@ class Agent:
             except StoreError as error:
                 self._log.error("nothing can be built now", error=error.sentence())
                 await asyncio.sleep(BACKOFF_MS_MAX / 1000)
+
+    async def _gather_while_away(self) -> None:
+        """While no node answers, wait for a transaction's worth of documents, or ``AWAY_S``.
+
+        Nothing is late by that, and the backlog is whole transactions when the ledger comes back.
+        """
+        until_ms = steady_ms() + round(AWAY_S * 1000)
+        # No single event says that any of the three is over.
+        while self._targets.is_away and self._unbuilt < PACK_DOCUMENTS and steady_ms() < until_ms:  # noqa: ASYNC110
+            await asyncio.sleep(REST_S)
 
     async def _retire(self) -> None:
         """Let nothing that is in the vault stay in the spool, where it is in the clear."""
@@ -355,6 +369,9 @@ class Agent:
                         break
                 return Answer(response.status, bytes(parts))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            # The connector keeps its last error beside the frame that raised it: a circle that holds the body of the
+            # post until the collector comes by, which it seldom does here.
+            traceback.clear_frames(error.__traceback__)
             return Answer(0, (str(error) or type(error).__name__).encode("utf-8", "replace"))
 
     # -- how it is ---------------------------------------------------------------------------------------------------

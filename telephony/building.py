@@ -39,13 +39,13 @@ from telephony.spool_files import Position
 from telephony.vault import VaultEntry
 from telephony.waiting import NewDocument, Role, Waiter, Waiting
 
-BATCH_DOCUMENTS: Final = 2_000
-"""Documents of one turn, hence of one commit: two full transactions."""
+BATCH_DOCUMENTS: Final = 1_000
+"""Documents of one turn, hence of one commit: a full transaction."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """A turn ends with the document that takes it here: this bounds the memory."""
-AHEAD_RECORDS_MAX: Final = 200_000
-"""Records signed that are not final, ten seconds of a replay at full speed. What is behind them waits in the spool:
-there it is once on disk, holds no memory, and has no signature that expires while the ledger is dead."""
+AHEAD_RECORDS_MAX: Final = 2_000_000
+"""Records signed that are not final: almost three hours of a large wholesale carrier, twelve days of a small one. So
+much is handed in and no more when the ledger comes back, see docs/adr/0016. What is behind them waits in the spool."""
 CALLS_DUE: Final = 1_000
 """Calls that wait for others of their documents, of one turn."""
 WARNINGS_SHOWN_MAX: Final = 3

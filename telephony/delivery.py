@@ -39,7 +39,7 @@ IN_HAND_MAX: Final = 2_000
 """Transactions that are handed in or followed at a time; those behind them stay on disk alone."""
 POST_TRANSACTIONS: Final = 32
 """What a node takes at once."""
-POST_BYTES: Final = 4 * 1024 * 1024
+POST_BYTES: Final = 1024 * 1024
 POSTS_UNDER_WAY: Final = 3
 """A node answers after its sync; with several posts under way that wait is shared."""
 ASK_TRANSACTIONS: Final = 64
@@ -175,8 +175,9 @@ class Delivery:
         if not batch:
             return False
         try:
-            raws = await self._in_thread(self._outbox.raws, [in_hand.sent.number for in_hand in batch])
+            # Read when there is somebody to hand it to: megabytes, and an outage may last.
             url = await self._choose()
+            raws = await self._in_thread(self._outbox.raws, [in_hand.sent.number for in_hand in batch])
             answer = await self._ask("POST", f"{url}/v1/transactions", msgspec.msgpack.encode(raws))
             outcomes = outcomes_of(answer, len(batch))
             if any(outcome.fate is Fate.AGAIN for outcome in outcomes):

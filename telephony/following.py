@@ -40,7 +40,7 @@ class _State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How far a file was read."""
 
     inode: int
-    """0: of no file yet, the next one is read from its begin."""
+    """0: of no file yet. The first one that is written to after this was noted is read from its begin."""
     offset: int
     """Of the first byte that is not on disk here."""
     begin_bytes: int = 0
@@ -209,10 +209,16 @@ class Follower:
                 file=str(path),
                 offset=state.offset,
             )
-        if not self._try(path, _State(0, 0)):
-            return False
-        self._save(0)
-        return True
+        for place in (*([] if state.inode else self._rotated_since_noted()), path):
+            if self._try(place, _State(0, 0)):
+                self._save(0)
+                return True
+        return False
+
+    def _rotated_since_noted(self) -> list[Path]:
+        """Return the files that came and were rotated away since the very first look, the oldest first."""
+        noted_ns = self._place.stat().st_mtime_ns
+        return [path for path in self._rotated() if _written_ns(path) >= noted_ns]
 
     def _try(self, path: Path, state: _State) -> bool:
         """Keep ``path`` open where it is the file that ``state`` is of."""
@@ -296,6 +302,13 @@ class Follower:
 def _inode_of(path: Path) -> int:
     try:
         return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _written_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 

@@ -60,3 +60,8 @@ class Targets:
     def failing(self) -> dict[str, int]:
         """Return the failures in a row of each node."""
         return {target.url: target.failures for target in self._targets}
+
+    @property
+    def is_away(self) -> bool:
+        """Tell whether no node has answered since it was last asked: the ledger is out of reach."""
+        return all(target.failures for target in self._targets)

@@ -24,7 +24,7 @@ from telephony.vault_keys import PERIODS_OPEN_MAX, KeyFile, derive_key, fingerpr
 FORMAT_VERSION: Final = 2
 """Of the database's tables; others are refused."""
 SECRET_BYTES: Final = 32
-CACHE_KIB: Final = 16_000
+CACHE_KIB: Final = 8_000
 """Of the database in memory: by default SQLite holds 2 MB, and reads a page for most rows of a large vault."""
 CHECKPOINT_PAGES: Final = 4000
 """The write-ahead log goes into the database when it has 16 MB, some batches of a replay; by default, with each."""

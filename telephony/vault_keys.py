@@ -37,7 +37,7 @@ WRAPPED_BYTES: Final = NONCE_BYTES + DATA_KEY_BYTES + 16
 """Nonce, encrypted key and tag."""
 PERIODS_OPEN_MAX: Final = 4
 """Key files held in memory: records come from this month and the last; older ones are read to be shown."""
-KEYS_READY_MAX: Final = 4096
+KEYS_READY_MAX: Final = 2048
 """Keys of a file held ready, up to twice as many: those of the batch at hand, and of who calls often; 2.5 kB each."""
 HELD: Final = "held"
 """Name of the file whose keys belong to records under a hold, not to a period."""

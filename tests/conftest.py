@@ -17,12 +17,15 @@ SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # not on everybody's PATH, yet where t
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked ``system`` when the programs they start are not installed."""
+    """Skip the tests marked ``system`` when the programs they start are not installed.
+
+    The mark names them, ``system("chromium")``; without a name they are those of a telephone network.
+    """
     path = os.pathsep.join([os.environ.get("PATH", ""), SBIN])
-    missing = [program for program in SYSTEM_PROGRAMS if shutil.which(program, path=path) is None]
-    if not missing:
-        return
-    reason = f"not installed: {', '.join(missing)}; ./scripts/test --system installs them"
     for item in items:
-        if item.get_closest_marker("system"):
+        mark = item.get_closest_marker("system")
+        programs = (mark.args or SYSTEM_PROGRAMS) if mark else ()
+        missing = [program for program in programs if shutil.which(program, path=path) is None]
+        if missing:
+            reason = f"not installed: {', '.join(missing)}; ./scripts/test --system installs them"
             item.add_marker(pytest.mark.skip(reason=reason))

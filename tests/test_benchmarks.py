@@ -31,6 +31,7 @@ KEYS = {
     "agent_durable_records_per_s",
     "agent_single_posts_per_s",
     "agent_p99_ms",
+    "build_records_per_s",
     "replay_records_per_s",
     "agent_rss_mb",
     "rules_us_per_record",

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, govern, light, read, stream, submit
+from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit, tiles
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -28,7 +28,7 @@ ROUTES: Final = (
     web.get("/v1/transactions/{tx_id}", read.get_transaction),
     web.get("/v1/promises", read.get_promises),
     web.get("/v1/records/{tx_id}/{index}", read.get_record),
-    web.get("/v1/records/{tx_id}/{index}/receipt", read.get_receipt),
+    web.get("/v1/records/{tx_id}/{index}/receipt", receipts.get_receipt),
     web.get("/v1/producers", govern.get_producers),
     web.get("/v1/members", govern.get_members),
     web.get("/v1/members/{member_id}", govern.get_member),
@@ -45,11 +45,22 @@ ROUTES: Final = (
     web.get("/v1/light/set-changes", light.get_set_changes),
     web.get("/v1/light/headers", light.get_headers),
     web.get("/v1/light/history", light.get_history),
+    web.get("/v1/light/consistency", light.get_consistency),
+    web.post("/v1/light/cosignatures", tiles.post_cosignatures),
+    web.get("/checkpoint", tiles.get_checkpoint),
+    web.get("/tile/{level}/{tile:.+}", tiles.get_tile),
     web.get("/v1/events", stream.get_events, allow_head=False),
     web.get("/v1/export", stream.get_export, allow_head=False),
+    web.get("/v1/search", explore.get_search),
+    web.get("/v1/explore", explore.get_overview),
+    web.get("/v1/explore/blocks", explore.get_blocks),
+    web.get("/v1/explore/blocks/{block}", explore.get_block),
+    web.get("/v1/explore/codecs", explore.get_codecs),
     web.get("/metrics", read.get_metrics),
     web.get("/healthz", read.get_health),
     web.get("/openapi.json", read.get_openapi),
+    web.get("/", page.get_page),
+    web.get("/explorer/{file}", page.get_file),
 )
 
 
@@ -61,11 +72,13 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     app[CONTEXT] = Context(
         node, FinalReader(node.store, node.genesis), parts, Tokens(parts.tokens), writer, ingest, Metrics(node)
     )
+    tiles.add_log(app, app[CONTEXT])
     app[stream.EXPORTS] = asyncio.Semaphore(stream.EXPORTS_MAX)
     app.router.add_routes(ROUTES)
     app[stream.LIVE] = set()
     app.on_shutdown.append(stream.end_streams)
     app.cleanup_ctx.append(_vault_context)
+    explore.set_up(app)
     return app
 
 

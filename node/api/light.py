@@ -13,7 +13,7 @@ from audit.final import sealed_headers
 from audit.light import HEADERS_MAX, SET_CHANGES_MAX
 from ledger.errors import EncodingError
 from ledger.readable import to_readable
-from node.api.parts import CONTEXT
+from node.api.parts import CONTEXT, Context
 from node.api.problems import NotFound, json_response
 
 NUMBER_MAX = 2**63 - 1
@@ -46,12 +46,27 @@ async def get_history(request: web.Request) -> web.Response:
     context = request.app[CONTEXT]
     size = _number(request, "size", default=0, low=1, high=NUMBER_MAX)
     height = _number(request, "height", default=0, low=0, high=size - 1)
-    view = await asyncio.to_thread(context.reader.view)
-    final = 0 if view is None else view.header.height
-    if size > final:
-        raise NotFound("not final here", where="size", expected=f"<= {final}", actual=size)
+    await _check_final(context, "size", size)
     path = await asyncio.to_thread(context.reader.history.path, height, size)
     return json_response({"path": to_readable(path)})
+
+
+async def get_consistency(request: web.Request) -> web.Response:
+    """Return the proof that the history of the block at ``?old=`` is the beginning of the final one's at ``?new=``."""
+    context = request.app[CONTEXT]
+    new = _number(request, "new", default=0, low=1, high=NUMBER_MAX)
+    old = _number(request, "old", default=0, low=0, high=new)
+    await _check_final(context, "new", new)
+    path = await asyncio.to_thread(context.reader.history.consistency, old, new)
+    return json_response({"path": to_readable(path)})
+
+
+async def _check_final(context: Context, name: str, height: int) -> None:
+    """Raise NotFound unless the block at ``height`` is final here."""
+    view = await asyncio.to_thread(context.reader.view)
+    final = 0 if view is None else view.header.height
+    if height > final:
+        raise NotFound("not final here", where=name, expected=f"<= {final}", actual=height)
 
 
 def _number(request: web.Request, name: str, *, default: int, low: int, high: int) -> int:

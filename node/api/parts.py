@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from audit.final import FinalReader
+from audit.notes import LogKey, NoteKey
 from node.api.access import Tokens
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -33,6 +34,8 @@ class ApiParts:
         vault: the party vault; without it no records are taken as JSON, only signed transactions. Closed by its owner.
         profile: what the member says about the calls of its proxy; without it no CDRs are taken.
         now_ms: the wall clock.
+        log_key: signs notes of the final block; without it there are none.
+        witnesses: whose cosignatures of them are taken.
     """
 
     tokens: Sequence[Token] = ()
@@ -40,6 +43,8 @@ class ApiParts:
     vault: Vault | None = None
     profile: Profile | None = None
     now_ms: Callable[[], int] = wall_clock_ms
+    log_key: LogKey | None = None
+    witnesses: Sequence[NoteKey] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.resources
 from typing import Final
 
 from aiohttp import web
 
-from audit.receipt import make_receipt
 from ledger.cdr import CallRecord, record_key_of
 from ledger.codec import decode
 from ledger.errors import EncodingError
@@ -79,21 +77,6 @@ async def get_record(request: web.Request) -> web.Response:
         private = await context.writer.look(record_key)
         document["private"] = None if private is None else private_to_json(private)
     return json_response(document)
-
-
-async def get_receipt(request: web.Request) -> web.Response:
-    """Return the inclusion receipt of a final record."""
-    context = request.app[CONTEXT]
-    node = context.node
-    tx_id, index = record_address(request)
-    _, transaction = views.find_transaction(node, tx_id)
-    views.record_item(transaction, index)
-    promise = node.promise_of(tx_id)
-    if promise is None or promise.state != "final":
-        state = promise.state if promise else "unknown"
-        raise NotFound("only a final record has a receipt", where="promise", expected="final", actual=state)
-    body = await asyncio.to_thread(make_receipt, node.store, node.genesis, tx_id, index, reader=context.reader)
-    return web.Response(body=body, content_type="application/json")
 
 
 async def get_peers(request: web.Request) -> web.Response:

@@ -33,7 +33,7 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from node.cli.follow import read_genesis
+    from node.cli.checkpoints import read_genesis
     from node.cli.output import print_json, print_line
     from node.doctor.examine import examine
     from node.doctor.findings import EXIT_STATUS, Level, worst

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from node.cli.checkpoints import read_checkpoint, read_genesis, write_checkpoint
+from node.cli.verify_light import blame
+
 if TYPE_CHECKING:
-    from audit.follow import Follower, News, TwoHistories
-    from audit.light import LightCheckpoint
+    from audit.follow import Follower, News
     from ledger.errors import InvalidProof
-    from ledger.genesis import Genesis
 
 NOT_OK, NO_ANSWER = 1, 3
 POLL_S_MIN, POLL_S_MAX = 0.2, 10.0
-CHECKPOINT_BYTES_MAX = 1 << 20
 
 
 def follow(
@@ -63,7 +63,7 @@ def follow(
     wait_s = min(max(trusted.parameters.slot_ms / 1000, POLL_S_MIN), POLL_S_MAX)
     try:
         while watch.look():
-            write_checkpoint(checkpoint, watch)
+            write_checkpoint(checkpoint, watch.best.client.checkpoint())
             if once:
                 raise typer.Exit(watch.tell_end())
             time.sleep(wait_s)
@@ -216,57 +216,3 @@ class Watch:
         event = {"event": "ok", "height": client.point.height, "id": client.point.block_id.hex()}
         self._emit(text, event | {"set_id": client.trusted.set_id, "sources": agree})
         return NO_ANSWER if self.silent or behind else 0
-
-
-def blame(error: TwoHistories) -> str:
-    """Return what two histories prove about producers, in a sentence."""
-    conflict = error.conflict
-    names = [each.producer.member_id for each in conflict.accused]
-    if not names:
-        return "No two votes of one producer were found that contradict each other: ask both nodes for their headers."
-    who = f"Proven to have voted for both: {', '.join(names)}."
-    if len(names) > conflict.tolerated:
-        return f"{who} The chain bears {conflict.tolerated} faulty, and these are {len(names)}."
-    return f"{who} More than {conflict.tolerated} must have; the votes of the others are not at hand."
-
-
-def read_genesis(path: Path) -> Genesis:
-    """Return the genesis in a file. Raises ConfigError."""
-    from ledger.genesis import GENESIS_BYTES_MAX, genesis_from_json
-    from node.cli.output import read_file
-
-    return genesis_from_json(read_file(str(path), bytes_max=GENESIS_BYTES_MAX), where=str(path))
-
-
-def read_checkpoint(path: Path | None) -> LightCheckpoint | None:
-    """Return the checkpoint in a file, None where there is no file. Raises ConfigError for one that is none."""
-    from audit.light import checkpoint_from_json
-    from ledger.errors import ConfigError, EncodingError
-    from node.cli.output import read_file
-
-    if path is None or not path.exists():
-        return None
-    try:
-        return checkpoint_from_json(read_file(str(path), bytes_max=CHECKPOINT_BYTES_MAX))
-    except EncodingError as error:
-        raise ConfigError(
-            f"not a checkpoint: {error}", where=str(path), expected="a file that ledgerctl follow wrote"
-        ) from None
-
-
-def write_checkpoint(path: Path | None, watch: Watch) -> None:
-    """Note how far it came; a crash leaves the old file or the new one. Raises ConfigError."""
-    from audit.light import checkpoint_to_json
-    from ledger.errors import ConfigError
-
-    checkpoint = watch.best.client.checkpoint()
-    if path is None or checkpoint is None:
-        return
-    data = checkpoint_to_json(checkpoint)
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        if not path.exists() or path.read_bytes() != data:
-            beside.write_bytes(data)
-            beside.replace(path)
-    except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from None

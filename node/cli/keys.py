@@ -26,9 +26,13 @@ def keygen(
     secret: Annotated[
         bool, typer.Option("--secret", help="A member secret (32 bytes in hex) instead of a key pair.")
     ] = False,
+    log: Annotated[bool, typer.Option("--log", help="A log key (Ed25519) for --log-key of a node.")] = False,
+    genesis: Annotated[
+        Path | None, typer.Option(help="With --log: print what witnesses and monitors of this chain need.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
-    """Make a P-256 key pair, or a member secret, in a file that only its owner can read.
+    """Make a P-256 key pair, a member secret or a log key, in a file that only its owner can read.
 
     Beside a key FILE.pem the public key is written to FILE.pub, to be given to the other members.
     """
@@ -39,6 +43,8 @@ def keygen(
     if secret:
         write_private(file, new_secret().hex().encode() + b"\n")
         facts = {"file": str(file)}
+    elif log:
+        facts = _new_log_key(file, genesis)
     else:
         from ledger.errors import ConfigError
         from node.cli.output import write_new
@@ -61,6 +67,21 @@ def keygen(
         print_json(facts)
     else:
         print_facts({"": facts})
+
+
+def _new_log_key(file: Path, genesis: Path | None) -> dict[str, str]:
+    """Make a log key; return what there is to know of it."""
+    from audit.lognote import origin_of
+    from audit.notes import LogKey
+    from ledger.genesis import chain_id_of
+    from node.cli.checkpoints import read_genesis
+    from node.keyfile import write_private
+
+    origin = "" if genesis is None else origin_of(chain_id_of(read_genesis(genesis)))
+    key = LogKey.generate()
+    write_private(file, key.to_pem())
+    facts = {"file": str(file), "public_key": key.public_key.hex()}
+    return facts | ({"origin": origin, "verifier_key": key.note_key(origin).to_text()} if origin else {})
 
 
 @key_app.command("show")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ledger.errors import LedgerError
-from node.cli import doctor, energy, evidence, follow, found, govern, keys, members, mos, show, submit
+from node.cli import doctor, energy, evidence, follow, found, govern, keys, members, mos, show, submit, witness
 
 app = typer.Typer(
     add_completion=False,
@@ -35,6 +35,7 @@ app.add_typer(show.show_app, name="show")
 app.command("receipt")(show.receipt)
 app.command("tail")(show.tail)
 app.command("follow")(follow.follow)
+app.add_typer(witness.witness_app, name="witness")
 app.add_typer(energy.energy_app, name="energy")
 app.command("mos")(mos.mos)
 app.command("evidence")(evidence.evidence)

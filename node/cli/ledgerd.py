@@ -39,6 +39,8 @@ def run(
     allow_plaintext: Annotated[bool | None, typer.Option(help="Peer without TLS beyond loopback.")] = None,
     agent_spool: Annotated[Text, typer.Option(help="Run an agent in this process too; its own directory.")] = None,
     agent_listen: Annotated[Text, typer.Option(help="HOST:PORT of that agent. [default: 127.0.0.1:8090]")] = None,
+    log_key: Annotated[Text, typer.Option(help="PEM file of a log key: sign /checkpoint with it.")] = None,
+    witnesses: Annotated[Text, typer.Option(help="Verifier keys of witnesses, separated by commas.")] = None,
     log_level: Annotated[Text, typer.Option(help="debug | info | warning | error [default: info]")] = None,
     log_format: Annotated[Text, typer.Option(help="auto | text | json [default: auto]")] = None,
     dev: Annotated[bool | None, typer.Option(help="A one-node chain with fresh keys.")] = None,

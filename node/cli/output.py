@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
 CELL_CHARACTERS_MAX: Final = 80
@@ -153,3 +155,22 @@ def write_new(path: str, data: bytes, *, force: bool) -> None:
         raise ConfigError("exists already", where=path, hint="Choose another name, or --force") from None
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=path) from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace a file at once; only its owner may read it from then on. Raises ConfigError."""
+    import tempfile
+    from pathlib import Path
+
+    from ledger.errors import ConfigError
+
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            beside = Path(file.name)
+            file.write(data)
+        try:
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from None

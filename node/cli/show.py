@@ -174,12 +174,26 @@ def receipt(
     out: Annotated[str, typer.Option(help="Where to write it; - for standard output.")] = "-",
     url: Url = "http://127.0.0.1:8080",
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    reveal: Annotated[
+        str, typer.Option("--reveal", metavar="FIELDS", help="Private fields to show: caller,call_id ... or all.")
+    ] = "",
+    token: Token = "",
+    token_file: TokenFile = "",
 ) -> None:
-    """Fetch the proof that a record is on the chain, for ledger-verify to check without any node."""
+    """Fetch the proof that a record is on the chain, for ledger-verify to check without any node.
+
+    --reveal shows private fields in it, each by itself, and needs a token of role private.
+    """
+    from audit.revealed import parse_names
     from node.cli.output import print_line, write_new
+    from node.cli.submit import read_token
     from node.client import Client
 
-    body = Client(url).get_bytes(f"/v1/records/{parse_place(place)}/receipt")
+    path, held = f"/v1/records/{parse_place(place)}/receipt", ""
+    if reveal:
+        parse_names(reveal)
+        path, held = f"{path}?reveal={reveal}", read_token(token, token_file)
+    body = Client(url, held).get_bytes(path)
     if out == "-":
         print_line(body.decode().rstrip())
         return

@@ -69,11 +69,21 @@ def disclose(
     vault: VaultOption,
     member_secret: SecretOption,
     field: Annotated[str, typer.Option("--field", help="caller, callee, call_id ...")],
+    receipt: Annotated[
+        Path | None,
+        typer.Option("--receipt", metavar="FILE", help="Add it to this receipt instead; also caller,call_id, or all."),
+    ] = None,
 ) -> None:
-    """Print one private field with what proves it, as JSON for a counterparty; the other fields stay hidden."""
+    """Print one private field with what proves it, as JSON for a counterparty; the other fields stay hidden.
+
+    With --receipt it is added to the record's receipt, which ledger-verify checks with the genesis alone.
+    """
     from ledger.commitment import PRIVATE_FIELDS
     from node.cli.output import print_json
 
+    if receipt is not None:
+        _reveal(key, vault, member_secret, field, receipt)
+        return
     with _opened(vault, member_secret) as opened:
         record_key, view = _view(opened, key)
         place = opened.find([record_key])[record_key]
@@ -92,6 +102,27 @@ def disclose(
         "path": [step.hex() for step in path],
     }
     print_json(document)
+
+
+def _reveal(key: str, vault: Path, member_secret: Path, names: str, file: Path) -> None:
+    """Add private fields to a receipt. Raises ConfigError, FieldError, InvalidProof."""
+    from audit.receipt_file import RECEIPT_BYTES_MAX, read_receipt
+    from audit.revealed import RevealedField, add_revealed, parse_names
+    from ledger.cdr import record_key_of
+    from node.cli.output import print_line, read_file, replace_file
+
+    chosen = parse_names(names)
+    data = read_file(str(file), bytes_max=RECEIPT_BYTES_MAX)
+    read, _ = read_receipt(data)
+    of_receipt = record_key_of(read.envelope.member_id, read.record).hex()
+    if of_receipt != key:
+        raise ConfigError("the receipt is of another record", where=str(file), expected=key, actual=of_receipt)
+    with _opened(vault, member_secret) as opened:
+        _, view = _view(opened, key)
+    if names == "all":
+        chosen = tuple(name for name in chosen if name in view.fields)
+    replace_file(file, add_revealed(data, [RevealedField(*view.prove(name)) for name in chosen]))
+    print_line(f"{file} shows {', '.join(chosen) or 'nothing: all of it was shredded'}")
 
 
 @app.command("check")

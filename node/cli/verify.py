@@ -6,96 +6,124 @@ Exit status: 0 where everything holds, 1 where something does not, 2 where nothi
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from ledger.errors import ConfigError, LedgerError, StoreDamaged
+from node.cli.verify_audit import run_audit, say
 
 if TYPE_CHECKING:
-    from audit.report import AuditReport, Progress
     from audit.source import ChainSource
-    from audit.verify import KnownHead
     from ledger.genesis import Genesis
 
 OK, NOT_OK, UNREADABLE = 0, 1, 2
-LINE_EVERY_S = 5
-"""How often progress is told where there is no terminal."""
-CHECKPOINT_BYTES_MAX = 1 << 20
+NOTE_BYTES_MAX = 1 << 20
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command()
 def verify(
-    target: Annotated[str, typer.Argument(help="Data directory, export file, http://HOST:PORT of a node, or receipt.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET", help="Data directory, export file, http://HOST:PORT of a node, receipt, or note."
+        ),
+    ],
     genesis: Annotated[
         Path | None,
         typer.Option(
             "--genesis", metavar="FILE", readable=False, help="The genesis file you trust; else one beside the target."
         ),
     ] = None,
-    head: Annotated[
-        list[str] | None, typer.Option("--head", metavar="HEIGHT:ID", help="A block known to be in the chain.")
-    ] = None,
-    checkpoint: Annotated[
-        list[Path] | None,
+    since: Annotated[
+        list[str] | None,
         typer.Option(
-            "--checkpoint", metavar="FILE", readable=False, help="The --json file of an earlier audit: its last block."
+            "--since",
+            metavar="SEEN",
+            help="What was seen earlier must be in the chain: HEIGHT:ID, or a file: checkpoint, report, receipt, note. "
+            "A node is then asked for proofs, not for its blocks.",
         ),
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="With --since and a node: audit its blocks all the same.")
+    ] = False,
+    save_checkpoint: Annotated[
+        Path | None,
+        typer.Option("--save-checkpoint", metavar="FILE", readable=False, help="Keep what the next --since needs."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Say whether nodes have one history, where they part, who signed both.")
+    ] = False,
+    keys: Annotated[
+        list[str] | None, typer.Option("--key", metavar="VKEY", help="A log or witness that must have signed the note.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="By the second implementation, slowly.")] = False,
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
 
     Works on a copy of a data directory, never on the evidence itself. A running node is audited over its API.
     """
-    known = [parse_head(text) for text in head or []] + [read_checkpoint(path) for path in checkpoint or []]
+    if compare:
+        from node.cli.verify_light import compare_urls
+
+        tell(*compare_urls(targets, genesis), json_file)
+    if len(targets) != 1:
+        raise ConfigError("one target at a time", where="TARGET", hint="--compare holds several nodes side by side")
+    target = targets[0]
+    seen = since or []
+    if reference:
+        from node.cli.verify_reference import refer
+
+        tell(*refer(target, genesis, seen, save_checkpoint), json_file)
     if is_receipt(target):
-        if known:
-            raise ConfigError("a receipt has no chain to look for a head in", where="--head")
+        if seen:
+            raise ConfigError("a receipt has no chain to look for a head in", where="--since")
         raise typer.Exit(verify_one_receipt(Path(target), genesis, json_file))
+    if is_note(target):
+        from node.cli.verify_light import verify_note
+
+        data = read_file(Path(target), NOTE_BYTES_MAX)
+        trusted = load_genesis(None, target, genesis)
+        tell(*verify_note(data, trusted, name=target, keys=keys or [], since=seen), json_file)
+    if is_url(target) and seen and not full:
+        from node.cli.verify_light import verify_since
+
+        tell(*verify_since(target, genesis, seen, save_checkpoint), json_file)
+    audit(target, genesis, seen, save_checkpoint, json_file)
+
+
+def audit(target: str, genesis: Path | None, seen: list[str], save: Path | None, json_file: Path | None) -> None:
+    """Audit a whole chain, say what it comes to and end."""
+    from audit.light import LightCheckpoint
+    from audit.verify import KnownHead
+    from node.cli.checkpoints import read_seen, write_checkpoint
+
     with closing(open_source(target)) as source:
         trusted = load_genesis(source, target, genesis)
+        known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
         report = run_audit(source, trusted, known)
     if json_file is not None:
         write_json(json_file, report.to_json())
+    if report.ok and report.final is not None:
+        write_checkpoint(save, LightCheckpoint(1, report.chain_id, report.final))
     typer.echo(report.sentence())
     raise typer.Exit(OK if report.ok else NOT_OK)
 
 
-def parse_head(text: str) -> KnownHead:
-    """Return the block that ``HEIGHT:ID`` names. Raises ConfigError."""
-    from audit.verify import KnownHead
-
-    height, _, block_id = text.partition(":")
-    try:
-        raw = bytes.fromhex(block_id)
-    except ValueError:
-        raw = b""
-    if not height.isascii() or not height.isdecimal() or len(height) > 19 or len(raw) != 32:
-        raise ConfigError("not a block", where="--head", expected="HEIGHT:ID, the id as 64 hex digits", actual=text)
-    return KnownHead(int(height), raw)
-
-
-def read_checkpoint(path: Path) -> KnownHead:
-    """Return the last block of an earlier report. Raises ConfigError."""
-    import msgspec
-
-    try:
-        document = msgspec.json.decode(read_file(path, CHECKPOINT_BYTES_MAX))
-        return parse_head(f"{document['height']}:{document['head_id']}")
-    except (msgspec.DecodeError, LookupError, TypeError, ConfigError) as error:
-        raise ConfigError(
-            "not the report of an audit",
-            where=str(path),
-            expected='JSON with "height" and "head_id", as ledger-verify --json writes',
-            actual=error,
-        ) from None
+def tell(status: int, line: str, report: dict[str, Any], json_file: Path | None) -> NoReturn:
+    """Write the report, say the verdict and end."""
+    if json_file is not None:
+        write_json(json_file, report)
+    if status == UNREADABLE:
+        say(line)
+    else:
+        typer.echo(line)
+    raise typer.Exit(status)
 
 
 def read_file(path: Path, size_max: int) -> bytes:
@@ -117,12 +145,22 @@ def is_url(target: str) -> bool:
 
 def is_receipt(target: str) -> bool:
     """Tell whether the target is a file whose content begins as JSON does."""
+    return _begin(target).lstrip().startswith(b"{")
+
+
+def is_note(target: str) -> bool:
+    """Tell whether the target is a file whose content begins with the name of a chain's log."""
+    return _begin(target).startswith(b"ledgerd/")
+
+
+def _begin(target: str) -> bytes:
+    """Return the first bytes of a file, none where it is no file. Raises ConfigError."""
     path = Path(target)
     if is_url(target) or not path.is_file():
-        return False
+        return b""
     try:
         with path.open("rb") as file:
-            return file.read(64).lstrip().startswith(b"{")
+            return file.read(64)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=target) from None
 
@@ -194,70 +232,12 @@ def read_genesis(path: Path) -> Genesis:
     return genesis_from_json(read_file(path, GENESIS_BYTES_MAX), where=str(path))
 
 
-def run_audit(source: ChainSource, genesis: Genesis, known: list[KnownHead]) -> AuditReport:
-    """Audit a chain, telling how far it is."""
-    from audit.report import AuditReport, Difference
-    from audit.verify import verify_chain
-    from ledger.codec import encode
-    from ledger.genesis import chain_id_of
-
-    carried = source.genesis()
-    if carried is not None and carried != encode(genesis):
-        report = AuditReport(source.name, chain_id_of(genesis))
-        report.head_id = report.chain_id
-        what = "the genesis carried is not the one given"
-        report.first_difference = Difference(0, "genesis", what, f"chain {report.chain_id.hex()}", "another")
-        return report
-    with showing_progress() as show:
-        return verify_chain(source, genesis, known=known, on_progress=show)
-
-
-@contextmanager
-def showing_progress() -> Iterator[Callable[[Progress], None]]:
-    """Show progress on the terminal, or in plain lines where there is none."""
-    begun = time.monotonic()
-
-    def rate(progress: Progress) -> str:
-        return f"{progress.records / max(time.monotonic() - begun, 0.001):,.0f} records/s"
-
-    if not sys.stderr.isatty():
-        told = begun
-
-        def tell(progress: Progress) -> None:
-            nonlocal told
-            now = time.monotonic()
-            if now - told >= LINE_EVERY_S:
-                told = now
-                left_s = (now - begun) * (progress.final_height - progress.height) / progress.height
-                say(f"height {progress.height:,} of {progress.final_height:,}, {rate(progress)}, {left_s:,.0f} s left")
-
-        yield tell
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("auditing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def draw(progress: Progress) -> None:
-            bar.update(task, completed=progress.height, total=progress.final_height, description=rate(progress))
-
-        yield draw
-
-
 def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None) -> int:
     """Verify a receipt and say what it proves; return the exit status."""
-    from audit.receipt import RECEIPT_BYTES_MAX, verify_receipt
+    from audit.receipt import verify_receipt
+    from audit.receipt_file import RECEIPT_BYTES_MAX
+    from audit.revealed import shown_text
     from ledger.errors import InvalidProof
-    from ledger.readable import to_readable
 
     data = read_file(path, RECEIPT_BYTES_MAX)
     trusted = load_genesis(None, str(path), genesis)
@@ -268,9 +248,10 @@ def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None)
         report |= {"expected": error.expected, "actual": error.actual}
         line = f"NOT OK: receipt, field {error.sentence()}"
     else:
-        names = verdict.__slots__
-        report = {"ok": True, **{name: to_readable(getattr(verdict, name)) for name in names}}
+        report = {"ok": True, **verdict.to_json()}
         line = verdict.sentence()
+        for field in verdict.revealed:
+            line += f"\n  {field.name} is what the record was made with: {shown_text(field)}"
     if json_file is not None:
         write_json(json_file, report)
     typer.echo(line)
@@ -285,11 +266,6 @@ def write_json(path: Path, document: dict[str, Any]) -> None:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from None
-
-
-def say(line: str) -> None:
-    """Tell the person something that is not the verdict."""
-    typer.echo(line, err=True)
 
 
 def main() -> None:

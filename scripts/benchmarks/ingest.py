@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.ingest_load import Load, LoadResult
+from benchmarks.ingest_load import Load, LoadResult, numbers_of, template_of
 from benchmarks.processes import cpu_s
 from benchmarks.report import Figure
 from benchmarks.rules import measure_rules
@@ -36,12 +36,17 @@ SINGLE_CONNECTIONS = 64
 ARRAY_CONNECTIONS = 16
 ARRAY_CDRS = 50
 SYNC_S = 2.0
-REPLAY_RECORDS = 200_000
-REPLAY_S = 200.0
+OUTAGE_RECORDS = 1_000_000
+"""At least so many: a large wholesale carrier takes in 700,000 in its busiest hour."""
+OUTAGE_S = 600.0
+"""Until all of it is built, or all of it is final, at most."""
 MEMORY_RECORDS = 1_000_000
 MIB = 1 << 20
+BUILT = "ledger_agent_built_records_total"
 NOBODY = "http://127.0.0.1:9"
-CALL_ID = "call-of-the-benchmark"
+NUMBER = "123456789012"
+CALLER = "210987654321"
+"""What stands in the CDR for them."""
 CALL_AGE_S = 600
 
 
@@ -61,7 +66,7 @@ def run() -> list[Figure]:
                 note=f"{_share(bare.single)}; {bare.arrays.records_per_s:,.0f} CDRs/s in posts of {ARRAY_CDRS}",
             ),
             *bench.intake_figures(bare, syncs),
-            bench.replay_figure(),
+            *bench.outage_figures(),
             bench.memory_figure(),
             Figure("rules_us_per_record", "quality, energy and rules", measure_rules(), "us", target=5, at_most=True),
         ]
@@ -102,6 +107,7 @@ class Bench:
         self._chain = make_development_chain(NodeConfig(data=directory), now_ms)
         self._now_s = now_ms // 1000
         self._numbers = 0
+        self._outage_peak = 0
 
     # -- what is measured --------------------------------------------------------------------------------------------
 
@@ -159,47 +165,73 @@ class Bench:
             ),
         ]
 
-    def replay_figure(self) -> Figure:
-        """Return how fast a backlog is built, signed, handed in and final."""
-        self._fill("replay", REPLAY_RECORDS)
-        with (
-            self._started("benchmarks.ingest_ledger", cores=self._other_cores) as (_, ledger),
-            self._agent("replay", ledger) as (process, url),
-        ):
-            started_s, before_s = time.perf_counter(), cpu_s(process.pid)
-            final = 0
-            while final < REPLAY_RECORDS and time.perf_counter() - started_s < REPLAY_S:
-                time.sleep(0.1)
-                final = _metric(url, "ledger_agent_final_records_total")
-            took_s, core_s = time.perf_counter() - started_s, cpu_s(process.pid) - before_s
-            dead, peak = _metric(url, "ledger_agent_dead_letters"), _peak_bytes(process.pid)
-        if dead or not final:
-            raise RuntimeError(f"{final} records are final and {dead} are dead letters")
-        return Figure(
-            "replay_records_per_s",
-            "backlog built, signed, delivered, final",
-            final / took_s,
-            "/s",
-            target=20_000,
-            note=f"{final:,} records, {core_s / took_s:.2f} of a core, {core_s / final * 1e6:.0f} us of it for each, "
-            f"{peak / MIB:.0f} MB at most",
-        )
+    def outage_figures(self) -> list[Figure]:
+        """Return how fast the calls of an outage are built while it lasts, and handed in and final after it."""
+        with contextlib.ExitStack() as stack:
+            with self._started("benchmarks.ingest_ledger", cores=self._other_cores) as (_, ledger):
+                process, url = stack.enter_context(self._agent("outage", ledger))
+                self._load(url, process.pid, cdrs=1, connections=1, seconds=0.0)
+                # With the first that is final, the ledger has told the time.
+                before = _await_metric(url, "ledger_agent_final_records_total", 1)
+            taken = before
+            while taken < OUTAGE_RECORDS:
+                self._load(url, process.pid, cdrs=ARRAY_CDRS, connections=ARRAY_CONNECTIONS)
+                taken = _metric(url, "ledger_agent_spooled_records_total")
+            built, started_s, core_s = _metric(url, BUILT), time.perf_counter(), cpu_s(process.pid)
+            left = taken - built
+            _await_metric(url, BUILT, taken)
+            build_s, build_core_s = time.perf_counter() - started_s, cpu_s(process.pid) - core_s
+            port = str(urlsplit(ledger).port)
+            stack.enter_context(self._started("benchmarks.ingest_ledger", port, cores=self._other_cores))
+            started_s, core_s = time.perf_counter(), cpu_s(process.pid)
+            final = _await_metric(url, "ledger_agent_final_records_total", taken)
+            took_s, core_s = time.perf_counter() - started_s, cpu_s(process.pid) - core_s
+            dead, self._outage_peak = _metric(url, "ledger_agent_dead_letters"), _peak_bytes(process.pid)
+        if dead or final != taken:
+            raise RuntimeError(f"{final} of {taken} records are final and {dead} are dead letters")
+        replayed = final - before
+        return [
+            Figure(
+                "build_records_per_s",
+                "CDRs made into signed records during an outage",
+                left / build_s,
+                "/s",
+                note=f"{left:,} records, {build_core_s / build_s:.2f} of a core, {build_core_s / left * 1e6:.0f} us of "
+                f"it for each",
+            ),
+            Figure(
+                "replay_records_per_s",
+                "backlog of an outage, from the ledger's return to final",
+                replayed / took_s,
+                "/s",
+                target=20_000,
+                note=f"{replayed:,} records in {took_s:.1f} s, {core_s / replayed * 1e6:.1f} us of a core for each",
+            ),
+        ]
 
     def memory_figure(self) -> Figure:
-        """Return the most memory that an agent with a long backlog takes, at its start and while more comes in."""
+        """Return the most memory of an agent with a long backlog: through an outage, or when nothing is built."""
         self._fill("memory", MEMORY_RECORDS)
         with self._agent("memory", NOBODY) as (process, url):
             self._load(url, process.pid, cdrs=ARRAY_CDRS, connections=ARRAY_CONNECTIONS)
             peak, backlog = _peak_bytes(process.pid), _metric(url, "ledger_agent_backlog_records")
-        note = f"{backlog:,} waiting"
-        return Figure("agent_rss_mb", "memory, a million spooled", peak / MIB, "MB", 150, at_most=True, note=note)
+        note = f"{peak / MIB:.0f} MB with {backlog:,} waiting as they came"
+        return Figure(
+            "agent_rss_mb",
+            "memory, a million built and replayed",
+            max(peak, self._outage_peak) / MIB,
+            "MB",
+            150,
+            at_most=True,
+            note=note,
+        )
 
     # -- documents ---------------------------------------------------------------------------------------------------
 
     def _cdr(self) -> str:
         """Return a CDR as Kamailio writes it, of a call that ended some minutes ago."""
         end_s = self._now_s - CALL_AGE_S
-        caller, callee = "sip:+442071838750@example.net", "sip:+12025550123@example.net"
+        caller, callee = f"sip:+883{CALLER}@example.net", "sip:+12025550123@example.net"
         quality = {
             "mos_avg": "4.3",
             "mos_min": "4.3",
@@ -215,7 +247,7 @@ class Bench:
                 "start_time": f"{end_s - 90}.494",
                 "end_time": f"{end_s}.521",
                 "duration": "90.027",
-                "call_id": CALL_ID,
+                "call_id": NUMBER,
                 "from_tag": "fe6f1a6b3",
                 "from": caller,
                 "to": callee,
@@ -229,18 +261,17 @@ class Bench:
         )
 
     def _document(self, number: int) -> bytes:
-        return self._cdr().replace(CALL_ID, f"{number:012d}").encode()
+        return template_of(self._cdr(), NUMBER, CALLER) % numbers_of(number)
 
     def _fill(self, name: str, count: int) -> None:
         """Put documents into a spool, as an agent would have."""
-        before, _, after = self._cdr().partition(CALL_ID)
-        prefix, suffix = before.encode(), after.encode()
-        group_records = GROUP_BYTES_MAX // (HEADER_BYTES + len(prefix) + 12 + len(suffix))
+        group_records = GROUP_BYTES_MAX // (HEADER_BYTES + len(self._document(0)))
+        template = template_of(self._cdr(), NUMBER, CALLER)
         spool = Spool(self._directory / name)
         try:
             for start in range(0, count, group_records):
                 numbers = range(start, min(start + group_records, count))
-                documents = [(int(Kind.KAMAILIO), b"%b%012d%b" % (prefix, number, suffix)) for number in numbers]
+                documents = [(int(Kind.KAMAILIO), template % numbers_of(number)) for number in numbers]
                 spool.append(documents, time_ms=self._now_s * 1000)
         finally:
             spool.close()
@@ -296,7 +327,7 @@ class Bench:
         arrays = [self._load(url, pid, cdrs=ARRAY_CDRS, connections=ARRAY_CONNECTIONS) for _ in range(ROUNDS)]
         return Rounds(max(single), max(arrays))
 
-    def _load(self, url: str, pid: int, *, cdrs: int, connections: int) -> Round:
+    def _load(self, url: str, pid: int, *, cdrs: int, connections: int, seconds: float = ROUND_S) -> Round:
         """Post for a while from a process of its own."""
         address = urlsplit(url)
         assert address.hostname is not None
@@ -307,11 +338,12 @@ class Bench:
             path="/v1/ingest/kamailio",
             token=self._chain.token,
             cdr=self._cdr(),
-            call_id=CALL_ID,
+            number=NUMBER,
+            caller=CALLER,
             first=MEMORY_RECORDS + self._numbers,
             connections=connections,
             cdrs_per_post=cdrs,
-            seconds=ROUND_S,
+            seconds=seconds,
         )
         before_s = cpu_s(pid)
         command = [sys.executable, "-m", "benchmarks.ingest_load"]
@@ -338,6 +370,14 @@ def _metric(url: str, name: str) -> int:
         connection.request("GET", "/metrics")
         lines = connection.getresponse().read().decode().splitlines()
     return next((int(float(line.split()[1])) for line in lines if line.startswith(f"{name} ")), 0)
+
+
+def _await_metric(url: str, name: str, value: int) -> int:
+    """Return a figure of an agent when it has come to ``value``, or after a long time."""
+    until_s = time.perf_counter() + OUTAGE_S
+    while (found := _metric(url, name)) < value and time.perf_counter() < until_s:
+        time.sleep(0.1)
+    return found
 
 
 def _peak_bytes(pid: int) -> int:

@@ -33,12 +33,13 @@ def _json(document: dict[str, Any], status: int) -> web.Response:
 
 
 def main() -> None:
-    """Serve on a free port of loopback, which is printed, until it is ended."""
+    """Serve on loopback until it is ended: on the port given, or on a free one. The address is printed."""
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.router.add_post("/v1/transactions", take)
     app.router.add_get("/v1/promises", promise)
 
-    listening = socket.create_server(("127.0.0.1", 0))
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    listening = socket.create_server(("127.0.0.1", port))
 
     async def tell(_: web.Application) -> None:
         sys.stdout.write(f"http://127.0.0.1:{listening.getsockname()[1]}\n")

@@ -18,6 +18,11 @@ import msgspec
 RECEIVE_BYTES: Final = 64 * 1024
 STUCK_S: Final = 20.0
 """Nothing answered for so long: it hangs."""
+CALLERS: Final = 250_000
+"""Subscribers that call in the busiest hour."""
+CALLER_STEP: Final = 7_919
+CALLER_MIN: Final = 100_000_000_000
+"""Behind +883 these are telephone numbers."""
 ANSWER_START: Final = b"HTTP/1.1 202 "
 
 
@@ -25,9 +30,10 @@ class Load(msgspec.Struct, frozen=True):
     """What one run is to do.
 
     Attributes:
-        cdr: one CDR as JSON; every record sent is this one with a Call-ID of its own.
-        call_id: the text in it that is replaced.
-        first: number in the first record's Call-ID; no number is used twice.
+        cdr: one CDR as JSON; every record sent is this one with a number of its own.
+        number: the text in it that is replaced by that number.
+        caller: the text in it that is replaced by the caller's number, one of ``CALLERS``.
+        first: number of the first record, of 12 digits; no number is used twice.
     """
 
     host: str
@@ -35,7 +41,8 @@ class Load(msgspec.Struct, frozen=True):
     path: str
     token: str
     cdr: str
-    call_id: str
+    number: str
+    caller: str
     first: int
     connections: int
     cdrs_per_post: int
@@ -66,21 +73,28 @@ class _Proxy:
 
 def bodies(load: Load) -> Iterator[bytes]:
     """Return request after request, head and body, without end."""
-    before, found, after = load.cdr.partition(load.call_id)
-    if not found:
-        raise ValueError(f"no {load.call_id} in the CDR")
-    prefix, suffix = before.encode(), after.encode()
+    template = template_of(load.cdr, load.number, load.caller)
     number = load.first
     many = load.cdrs_per_post > 1
-    size = load.cdrs_per_post * (len(prefix) + 12 + len(suffix)) + (load.cdrs_per_post + 1 if many else 0)
+    size = load.cdrs_per_post * len(template % numbers_of(number)) + (load.cdrs_per_post + 1 if many else 0)
     head = (
         f"POST {load.path} HTTP/1.1\r\nHost: {load.host}:{load.port}\r\nAuthorization: Bearer {load.token}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
     ).encode()
     while True:
-        documents = [b"%b%012d%b" % (prefix, number + index, suffix) for index in range(load.cdrs_per_post)]
+        documents = [template % numbers_of(number + index) for index in range(load.cdrs_per_post)]
         number += load.cdrs_per_post
         yield head + (b"[" + b",".join(documents) + b"]" if many else documents[0])
+
+
+def template_of(cdr: str, number: str, caller: str) -> bytes:
+    """Return a CDR with places for what ``numbers_of`` returns."""
+    return cdr.replace("%", "%%").replace(number, "%(number)012d").replace(caller, "%(caller)012d").encode()
+
+
+def numbers_of(number: int) -> dict[bytes, int]:
+    """Return what goes into the template for the call of this number: subscribers call in no order."""
+    return {b"number": number, b"caller": CALLER_MIN + number * CALLER_STEP % CALLERS}
 
 
 def run_load(load: Load) -> LoadResult:

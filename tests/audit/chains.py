@@ -245,3 +245,16 @@ def govern(cluster: Cluster, *, slots: int = GOVERNED_SLOTS) -> None:
             member, kind, payload = payloads[slot]
             cluster.submit(make_payload(genesis, kind, payload, now_ms=cluster.now_ms, member=member))
         cluster.step()
+
+
+def fill(cluster: Cluster) -> None:
+    """Let fourteen blocks of records pass, some of them void, with votes lost in slots 4 and 5."""
+    genesis = cluster.genesis
+    for slot in range(20):
+        if slot < 14:
+            cluster.submit(make_raw(genesis, range(slot * 5, slot * 5 + 7), now_ms=cluster.now_ms))
+            if slot % 3 == 2:
+                cluster.submit(
+                    make_raw(genesis, range(900 + slot * 5, 903 + slot * 5), now_ms=cluster.now_ms, member="bravo")
+                )
+        cluster.step(deliver=lambda message, slot=slot: not (isinstance(message, Vote) and slot in {4, 5}))

@@ -6,25 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ledger.block import Vote
 from ledger.genesis import Genesis
 from ledger.leveldb import LevelStore
 from ledger.store import MemoryStore
-from tests.audit.chains import Cluster, make_genesis, make_raw
+from tests.audit.chains import Cluster, fill, make_genesis
 from tests.audit.tamper import Parts, take_apart
-
-
-def fill(cluster: Cluster) -> None:
-    """Let fourteen blocks of records pass, some of them void, with votes lost in slots 4 and 5."""
-    genesis = cluster.genesis
-    for slot in range(20):
-        if slot < 14:
-            cluster.submit(make_raw(genesis, range(slot * 5, slot * 5 + 7), now_ms=cluster.now_ms))
-            if slot % 3 == 2:
-                cluster.submit(
-                    make_raw(genesis, range(900 + slot * 5, 903 + slot * 5), now_ms=cluster.now_ms, member="bravo")
-                )
-        cluster.step(deliver=lambda message, slot=slot: not (isinstance(message, Vote) and slot in {4, 5}))
 
 
 @pytest.fixture(scope="session")

@@ -212,9 +212,15 @@ class ForgedSource(LightSource):
         return self._answer("headers", [self._parts.sealed(height) for height in range(first, end)])
 
     def history(self, height: int, size: int) -> list[bytes]:
+        return self._answer("history", merkle.inclusion_proof(self._leaves(size), height))
+
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        return self._answer("consistency", merkle.consistency_proof(self._leaves(new_size), old_size))
+
+    def _leaves(self, size: int) -> list[bytes]:
         ids = [chain_id_of(self._parts.genesis)]
         ids += [block_id_of(self._parts.header(above)) for above in range(1, size)]
-        return self._answer("history", merkle.inclusion_proof([merkle.leaf_hash(one) for one in ids], height))
+        return [merkle.leaf_hash(one) for one in ids]
 
 
 # -- variants ----------------------------------------------------------------------------------------------------------

@@ -40,3 +40,6 @@ class PeerSource(LightSource):
 
     def history(self, height: int, size: int) -> list[bytes]:
         return self._answer("history", self.reader.history.path(height, size))
+
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        return self._answer("consistency", self.reader.history.consistency(old_size, new_size))

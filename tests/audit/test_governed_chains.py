@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -43,7 +41,7 @@ from tests.audit.chains import (
 )
 from tests.audit.light_kit import PeerSource
 from tests.audit.test_live_chains import StoreSource
-from tests.audit.test_receipt import changed, leaves, others
+from tests.audit.test_receipt import check_every_field
 
 GENESIS = make_genesis(name="governed", epoch_slots=4, members=FIVE, seats=4)
 RULES = rules_of(GENESIS)
@@ -143,22 +141,13 @@ def test_receipts_while_the_voting_set_changes(slots: int) -> None:
 def test_any_field_changed_is_refused_with_set_changes(cluster: Cluster) -> None:
     receipt = make_receipt(cluster.peers[0].store, cluster.genesis, tx_ids(cluster, 30)[0], 0)
     document = json.loads(receipt)
-    assert (len(document["set_changes"]), len(receipt) < 50_000) == (4, True)
-    paths = [path for path in leaves(document) if path[0] in {"set_changes", "final"}]
-    assert len(paths) > 400
-    for path in paths[::3]:
-        here: Any = document
-        for step in path:
-            here = here[step]
-        for value in others(copy.deepcopy(here)):
-            with pytest.raises(InvalidProof) as caught:
-                verify_receipt(changed(document, path, value), cluster.genesis)
-            assert caught.value.where != ""
+    assert (len(document["set_changes"]), len(receipt) < 13_000) == (4, True)
+    assert check_every_field(document, cluster.genesis) > 1_000
 
 
 @pytest.mark.parametrize(
     ("order", "where"),
-    [([1, 2, 3], "set_changes[0].voting"), ([0, 1, 2], "final.voting"), ([0, 2, 1, 3], "set_changes[1].voting")],
+    [([1, 2, 3], "set_changes[0].siblings"), ([0, 1, 2], "final.siblings"), ([0, 2, 1, 3], "set_changes[1].siblings")],
 )
 def test_set_changes_missing_or_in_another_order(order: list[int], where: str, cluster: Cluster) -> None:
     document = json.loads(make_receipt(cluster.peers[0].store, cluster.genesis, tx_ids(cluster, 30)[0], 0))
@@ -178,7 +167,7 @@ def test_a_record_whose_key_was_revoked_since() -> None:
             cluster.submit(make_payload(genesis, Kind.KEY, revoke, now_ms=cluster.now_ms, member="alfa"))
         cluster.step()
     receipt = make_receipt(cluster.peers[0].store, genesis, tx_ids(cluster, 1)[0], 0)
-    assert json.loads(receipt)["key"]["entry"]["standing"] == "revoked"
+    assert json.loads(receipt)["key"]["standing"] == "revoked"
     assert verify_receipt(receipt, genesis).height == 1
 
 

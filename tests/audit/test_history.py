@@ -43,6 +43,31 @@ def test_paths_are_those_of_the_whole_tree(chunk: int, ids_store: MemoryStore, m
             assert tree.path(height, size) == merkle.inclusion_proof(leaves[:size], height)
 
 
+@pytest.mark.parametrize("chunk", [2, 64])
+def test_consistency_is_that_of_the_whole_tree(
+    chunk: int, ids_store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "CHUNK_LEAVES", chunk)
+    tree = HistoryTree(ids_store, CHAIN_ID)
+    leaves = [merkle.leaf_hash(CHAIN_ID), *(merkle.leaf_hash(block_id(height)) for height in range(1, BLOCKS))]
+    for size in (150, 1, 2, 7, 8, 9, 64, 65, 149):
+        for old in range(size + 1):
+            assert tree.consistency(old, size) == merkle.consistency_proof(leaves[:size], old)
+    for old, size in [(6, 5), (-1, 4)]:
+        with pytest.raises(IndexError):
+            tree.consistency(old, size)
+
+
+@pytest.mark.parametrize("size", [1, 4, 16])
+def test_subtrees_side_by_side(size: int, ids_store: MemoryStore) -> None:
+    tree = HistoryTree(ids_store, CHAIN_ID)
+    leaves = [merkle.leaf_hash(CHAIN_ID), *(merkle.leaf_hash(block_id(height)) for height in range(1, BLOCKS))]
+    expected = [merkle.root(leaves[first : first + size]) for first in range(2 * size, 9 * size, size)]
+    assert tree.subtree_roots(2, 7, size) == expected
+    with pytest.raises(StoreDamaged, match="a final block is missing"):
+        tree.subtree_roots(BLOCKS // size, 1, size)
+
+
 def test_what_was_computed_once_is_not_read_again(ids_store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "CHUNK_LEAVES", 16)
     tree = HistoryTree(ids_store, CHAIN_ID)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import random
@@ -323,6 +324,52 @@ async def test_another_node_takes_over_and_a_dead_ledger_is_waited_for(tmp_path:
     async with serving(second, port=int(second_url.rpartition(":")[2])), agent_on(config) as (agent, _):
         await until(lambda: agent.backlog == 0)
     assert second.taken == {record_key(f"call-{number}") for number in (1, 2, 3, 4)}
+
+
+async def test_calls_that_come_one_by_one_while_no_node_answers_are_few_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backlog of small ones would be as many signatures for the nodes to check when they are back."""
+    monkeypatch.setattr("telephony.agent.AWAY_S", 60.0)
+    monkeypatch.setattr("telephony.agent.PACK_DOCUMENTS", 20)
+    monkeypatch.setattr("telephony.building.BATCH_DOCUMENTS", 20)
+    monkeypatch.setattr("telephony.agent.REST_S", 0.01)
+    world = World(tmp_path)
+    async with serving(FakeNode(world)) as url, agent_on(configure(tmp_path, url)) as (agent, proxy):
+        await proxy.post(cdr(0))
+        await until(lambda: agent.backlog == 0)
+        port = int(url.rpartition(":")[2])
+    async with agent_on(configure(tmp_path, url)) as (agent, proxy):
+        async with serving(FakeNode(world), port=port):
+            await proxy.post(cdr(1))
+            await until(lambda: agent.backlog == 0)
+        await proxy.post(cdr(2))
+        await until(lambda: all(agent.failing.values()))
+        for number in range(3, 43):
+            await proxy.post(cdr(number))
+        await until(lambda: agent.built == 42)
+        async with serving(FakeNode(world), port=port):
+            await until(lambda: agent.backlog == 0)
+    assert len(world.counted) == 43
+    # One for each of the calls before the outage, one that found it out, and two of twenty.
+    assert len(world.raws) == 5
+
+
+async def test_a_post_that_nobody_took_leaves_no_body_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent runs almost without collector: an error that kept its frames would keep megabytes with each try."""
+    async with agent_on(configure(tmp_path)) as (agent, _):
+        body = b"transactions" * 1000
+        gc.disable()
+        try:
+            before = sys.getrefcount(body)
+            answer = await agent._ask("POST", "http://127.0.0.1:9/v1/transactions", body)
+            await asyncio.sleep(0.1)
+            after = sys.getrefcount(body)
+        finally:
+            gc.enable()
+    assert (answer.status, after) == (0, before)
 
 
 async def test_metrics_and_health_tell_how_it_is(tmp_path: Path) -> None:

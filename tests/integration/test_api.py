@@ -419,6 +419,34 @@ async def test_what_was_shredded_says_when_and_why_and_the_rest_is_provable(api)
     assert owner["private"]["callee"] == {"shredded_ms": NOW_MS + 1, "reason": "too old", "leaf": None}
 
 
+async def test_a_receipt_shows_the_private_fields_asked_for_and_no_other(api):
+    _, stored = await api.post("/v1/records", [document(1), with_private(2)])
+    api.node.tick(3)
+    url = stored["results"][1]["url"] + "/receipt"
+
+    async def shown(fields: str, status: int = 200) -> dict[str, str]:
+        async with api.client.get(f"{url}?reveal={fields}", headers=OWNER) as response:
+            assert (response.status, response.headers["Cache-Control"]) == (status, "no-store")
+            verdict = verify_receipt(await response.read(), api.node.genesis)
+        return {field.name: field.value.decode() for field in verdict.revealed}
+
+    assert await shown("call_id,caller") == {"caller": "+442071838750", "call_id": "call-2"}
+    assert list(await shown("all")) == list(PRIVATE_FIELDS)
+    assert (await api.get(f"{url}?reveal=caller"))[0] == 401
+    assert (await api.get(f"{url}?reveal=caller", **AUTH))[0] == 403
+    for wrong in ("", "number", "caller,", "caller,all"):
+        status, problem = await api.get(f"{url}?reveal={wrong}", **OWNER)
+        assert (status, problem["field"]) == (400, "reveal")
+    status, problem = await api.get(f"{stored['results'][0]['url']}/receipt?reveal=caller", **OWNER)
+    assert (status, problem["field"]) == (404, "reveal")
+    assert problem["detail"].startswith("reveal: this node has no private part of the record")
+    api.vault.erasure.shred_subject("+442071838750", reason="asked to by letter", now_ms=NOW_MS)
+    assert await shown("all") == {"callee": ""}
+    status, problem = await api.get(f"{url}?reveal=caller", **OWNER)
+    assert (status, problem["field"]) == (404, "reveal.caller")
+    assert "this field was shredded" in problem["detail"]
+
+
 async def test_another_members_record_shows_no_private_fields(api):
     raw = encode(sign([encode(call_record(1))], key=STRANGER, member_id="carrier-b"))
     async with api.client.post("/v1/transactions", data=raw, headers=MSGPACK) as response:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from ledger.commitment import make_private_part, party_commitment
 from ledger.readable import to_readable
 from node.cluster import make_cluster
 from node.founding import DEFAULT_PARAMETERS
@@ -206,11 +207,36 @@ def test_a_receipt_is_proven_without_the_node(node: LocalNode, handed: list[dict
     place = f"{handed[5]['tx_id']}/{handed[5]['index']}"
     ctl(node, "receipt", place, "--out", out, is_json=False)
     assert run(node, "receipt", place, "--out", out).returncode == 1  # never over an existing file
+    status, said = verify(node, out)
+    assert (status, said[0].startswith("OK: "), len(said)) == (0, True, 1)
+
+
+def test_a_receipt_shows_what_the_carrier_chooses(
+    node: LocalNode, records: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    part = make_private_part(
+        {"caller": "+442071838750", "callee": "sip:ben@host.test"}, [bytes([i]) * 32 for i in range(7)]
+    )
+    record = {**records[36], "party_commitment": party_commitment(part).hex()}
+    private = {field.name: {"salt": field.salt.hex(), "value": field.value.decode()} for field in part.fields}
+    document = json.dumps({"record": record, "private": private})
+    [handed] = ctl(node, "submit", "-", "--wait", "final", stdin=document)
+    out, place = tmp_path / "receipt.json", f"{handed['tx_id']}/{handed['index']}"
+    assert run(node, "receipt", place, "--reveal", "number", "--out", out).returncode == 1
+    assert run(node, "receipt", place, "--reveal", "caller", "--out", out, LEDGERCTL_TOKEN="").returncode == 1
+    ctl(node, "receipt", place, "--reveal", "caller", "--out", out, is_json=False)
+    status, said = verify(node, out)
+    assert (status, said[1:]) == (0, ["  caller is what the record was made with: +442071838750"])
+    assert "ben@" not in out.read_text()
+
+
+def verify(node: LocalNode, receipt: Path) -> tuple[int, list[str]]:
+    """Verify a receipt with the genesis alone; return the exit status and what was said."""
     genesis = node.place.home.parent / "genesis.json"
-    command = [sys.executable, "-m", "node.cli.verify", str(out), "--genesis", str(genesis)]
+    command = [sys.executable, "-m", "node.cli.verify", str(receipt), "--genesis", str(genesis)]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
-    assert (done.returncode, done.stdout.startswith("OK: ")) == (0, True)
+    return done.returncode, done.stdout.splitlines()
 
 
 def test_tail_shows_what_happens(node: LocalNode, records: list[dict[str, Any]]) -> None:

@@ -1,13 +1,19 @@
-"""A running agent keeps to its vault's retention policy, and no clock decides it alone."""
+"""A running agent, and a node that takes records in, keep to their vault's retention policy; no clock decides alone."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ledger.commitment import PrivatePart, make_private_part
 from node.clock import now_ms
+from node.config import Address, NodeConfig
+from node.development import make_development_chain
+from node.keyfile import read_secret
+from node.retention import forget_what_is_over
+from node.runtime import running_node
 from telephony.vault import Vault, VaultEntry
 from telephony.vault_keys import DAY_MS, period_of
 from tests.integration.test_agent import FakeNode, agent_on, configure, serving, until
@@ -23,9 +29,9 @@ def part_of(number: int) -> PrivatePart:
     return make_private_part({"caller": f"+4477009001{number:02}"}, [bytes([i]) * 32 for i in range(7)])
 
 
-def fill(directory: Path) -> None:
+def fill(directory: Path, secret: bytes = SECRET) -> None:
     """Make a vault with an old record, another under a hold, a new one, and a policy."""
-    vault = Vault(directory, SECRET)
+    vault = Vault(directory, secret)
     entries = [VaultEntry(key, now_ms() - days * DAY_MS, b"c" * 32, part_of(key[0])) for key, days in AGE_DAYS.items()]
     vault.put_many(entries)
     vault.erasure.set_retain_days(DAYS)
@@ -33,9 +39,9 @@ def fill(directory: Path) -> None:
     vault.close()
 
 
-def parts_in(directory: Path) -> dict[bytes, bool]:
+def parts_in(directory: Path, secret: bytes = SECRET) -> dict[bytes, bool]:
     """Return which records still have their private part."""
-    vault = Vault(directory, SECRET)
+    vault = Vault(directory, secret)
     kept = {key: vault.get(key) is not None for key in AGE_DAYS}
     vault.close()
     return kept
@@ -50,6 +56,41 @@ async def test_months_whose_time_is_over_are_forgotten(tmp_path: Path) -> None:
         assert (done.kind, done.what, done.records, done.held) == ("period", month, 1, 1)
         assert done.reason == f"retention: kept {DAYS} days after its month"
     assert parts_in(tmp_path / "spool" / "vault") == {OLD: False, HELD: True, NEW: True}
+
+
+async def test_a_node_that_takes_records_in_itself_keeps_to_its_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = make_development_chain(NodeConfig(data=tmp_path / "data", dev=True), now_ms()).config
+    assert chain.member_secret is not None
+    secret = read_secret(chain.member_secret)
+    fill(chain.data / "vault", secret)
+    looked: list[int] = []
+
+    def look(vault: Vault, *, chain_ms: int) -> None:
+        forget_what_is_over(vault, chain_ms=chain_ms)
+        looked.append(chain_ms)
+
+    monkeypatch.setattr("node.retention.forget_what_is_over", look)
+    config = replace(chain, listen=Address("127.0.0.1", 0), api=Address("127.0.0.1", 0))
+    async with running_node(config):
+        await until(lambda: looked)
+    assert abs(looked[0] - now_ms()) < DAY_MS
+    assert parts_in(chain.data / "vault", secret) == {OLD: False, HELD: True, NEW: True}
+
+
+def test_neither_the_clock_nor_the_chain_decides_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path)
+    vault = Vault(tmp_path, SECRET)
+    long_ago = now_ms() - 380 * DAY_MS
+    forget_what_is_over(vault, chain_ms=long_ago)
+    monkeypatch.setattr("node.retention.now_ms", lambda: long_ago)
+    forget_what_is_over(vault, chain_ms=now_ms())
+    assert vault.erasure.log() == []
+    monkeypatch.undo()
+    forget_what_is_over(vault, chain_ms=now_ms())
+    assert len(vault.erasure.log()) == 1
+    vault.close()
 
 
 @pytest.mark.parametrize("who", ["no node", "its own", "the node's"])

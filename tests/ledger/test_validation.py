@@ -12,7 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.block import EMPTY_TOTALS, MosTotal, Totals
-from ledger.cdr import CallRecord, Energy, MosKind, QualityMethod, Reading, record_key_of, talk_ms
+from ledger.cdr import (
+    RECORD_BYTES_MAX,
+    Boundary,
+    CallRecord,
+    DeviceClass,
+    Energy,
+    EnergyMethod,
+    MosKind,
+    QualityMethod,
+    Reading,
+    record_key_of,
+    talk_ms,
+)
 from ledger.codec import decode, encode
 from ledger.crypto import PrivateKey
 from ledger.entries import KeyEntry, KeyStanding
@@ -36,7 +48,9 @@ from ledger.transition import block_time_ms, void_records
 from ledger.validation import (
     CheckedTransaction,
     MinuteKeys,
+    _tally,
     check_in_context,
+    check_records,
     check_transaction,
     keys_by_minute,
     member_share_of,
@@ -381,3 +395,71 @@ def test_any_record_of_the_right_types_is_judged_without_a_crash(records: list[C
     voids, _ = void_records("alba", records, seen)
     assert checked.has_repeats or not voids
     assert decode(encode(checked.totals), Totals) == checked.totals
+
+
+# -- chunks ----------------------------------------------------------------------------------------------------------
+
+
+def with_energy(number: int, zone: str = "AT", table: str = "ember-2026") -> CallRecord:
+    energy = Energy(
+        EnergyMethod.METERED, Boundary.CORE, DeviceClass.NONE, 0, number, 7, 1_500, zone, 100, table, 2 * number
+    )
+    return make_record(number, energy=energy)
+
+
+ITEMS = [encode(with_energy(i)) for i in range(700)]
+
+
+def spoiled(kind: str, number: int) -> bytes:
+    """Return an item that fails the one or the other check; ``rule`` only under OneCodeRefused."""
+    good = encode(with_energy(number))
+    return {
+        "long": good.ljust(RECORD_BYTES_MAX + 1, b"\0"),
+        "garbage": b"\xc1",
+        "spelling": respelled(plain(with_energy(number)))[0],
+        "zone": encode(with_energy(number, zone="at")),
+        "table": encode(with_energy(number, table="Ember")),
+        "rule": encode(replace(with_energy(number), sip_code=699)),
+    }[kind]
+
+
+class OneCodeRefused(NoRules):
+    """Rules that refuse one SIP code."""
+
+    def check_record(self, record: CallRecord) -> Violation | None:
+        return (
+            Violation("some/rule", "sip_code", record.sip_code, "below 699", "no") if record.sip_code == 699 else None
+        )
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 299), st.sampled_from(["long", "garbage", "spelling", "zone", "table", "rule"]), max_size=3
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_what_is_found_first_does_not_depend_on_chunks(spoils: dict[int, str]) -> None:
+    items = [spoiled(spoils[i], i) if i in spoils else ITEMS[i] for i in range(300)]
+    told = []
+    for way in (_tally, lambda _member, items, rules: check_records(items, rules)):
+        try:
+            way("alba", items, OneCodeRefused())
+        except LedgerError as error:
+            told.append((type(error), error.where, error.sentence()))
+    assert len(told) == (2 if spoils else 0)
+    assert told[:1] == told[1:]
+
+
+def test_chunks_add_up() -> None:
+    records = [with_energy(i) for i in range(700)]
+    minutes, distinct = keys_by_minute("alba", records)
+    assert _tally("alba", ITEMS, NoRules()) == (
+        totals_of(records),
+        minutes,
+        False,
+        records[0].end_ms,
+        records[0].end_ms,
+    )
+    assert distinct == 700
+    # The two of a pair are in different chunks.
+    assert _tally("alba", [*ITEMS, ITEMS[0]], NoRules()).has_repeats

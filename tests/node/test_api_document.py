@@ -35,7 +35,8 @@ def subclasses(kind: type[LedgerError]) -> set[type[LedgerError]]:
 
 
 def test_the_document_has_every_route_and_no_other():
-    routes = {(route.method.lower(), route.path) for route in ROUTES}
+    # The document has no way to say that a part of a path may have slashes.
+    routes = {(route.method.lower(), route.path.replace(":.+}", "}")) for route in ROUTES}
     documented = {(method, path) for path, operations in DOCUMENT["paths"].items() for method in operations}
     assert documented == routes
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from audit.receipt import verify_receipt
+from ledger.cdr import record_key_of
 from ledger.commitment import PrivateField, check_field, make_private_part, party_commitment
 from ledger.errors import ConfigError, FieldError, InvalidProof, StoreLocked
 from node.cli.agent import app
 from node.cli.vault import months_in
 from telephony.vault import Vault, VaultEntry
+from tests.audit.receipt_world import PRIVATE, World, private_part
 
 SECRET = bytes(range(32))
 NOVEMBER_MS = 1_795_231_128_494
@@ -103,6 +106,36 @@ def test_a_value_that_is_no_text_is_disclosed_as_it_is(commands: Commands, tmp_p
     (tmp_path / "shown.json").write_text(commands.said("disclose", key(4).hex(), "--field", "caller"))
     check = ["vault", "check", str(tmp_path / "shown.json"), "--commitment", party_commitment(part).hex()]
     assert CliRunner().invoke(app, check).stdout == "caller is what the record was made with: J\\xf6rg\n"
+
+
+def test_fields_are_added_to_a_receipt_and_verified_with_it(commands: Commands, tmp_path: Path) -> None:
+    world, file = World(entries=4, blocks=9), tmp_path / "receipt.json"
+    record_key = record_key_of("alfa", world.record)
+    vault = Vault(commands.folder, SECRET)
+    vault.put_many([VaultEntry(record_key, world.record.setup_ms, b"c" * 32, private_part())])
+    vault.close()
+    file.write_bytes(world.receipt())
+
+    def disclose(fields: str, of: bytes = record_key) -> list[str]:
+        return ["disclose", of.hex(), "--field", fields, "--receipt", str(file)]
+
+    for fields, shown in (("call_id", ["call_id"]), ("caller,call_id", ["caller", "call_id"])):
+        assert commands.said(*disclose(fields)).endswith(f"shows {', '.join(fields.split(','))}\n")
+        verdict = verify_receipt(file.read_bytes(), world.genesis)
+        assert [field.name for field in verdict.revealed] == shown
+        assert verdict.revealed[-1].value.decode() == PRIVATE["call_id"]
+    assert PRIVATE["callee"] not in file.read_text()
+    commands.said("shred", "--subject", PRIVATE["callee"], "--reason", "letter 9")
+    before = file.read_bytes()
+    assert isinstance(commands.refused(*disclose("callee")), FieldError)
+    assert isinstance(commands.refused(*disclose("number")), FieldError)
+    assert "of another record" in str(commands.refused(*disclose("caller", key(1))))
+    assert file.read_bytes() == before
+    file.write_bytes(world.receipt())
+    assert commands.said(*disclose("all")).endswith("shows caller\n")
+    assert [field.name for field in verify_receipt(file.read_bytes(), world.genesis).revealed] == ["caller"]
+    file.write_text("{}")
+    assert isinstance(commands.refused(*disclose("caller")), InvalidProof)
 
 
 def test_a_subject_is_found_and_forgotten_however_it_is_written(commands: Commands) -> None:

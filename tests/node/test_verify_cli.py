@@ -13,8 +13,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from audit.light import LightClient, checkpoint_from_json
+from audit.lognote import make_note
+from audit.notes import LogKey, parse_note, parse_tree_head
 from audit.receipt import make_receipt
-from ledger.genesis import Genesis, chain_id_of, genesis_to_json
+from ledger.genesis import Genesis, chain_id_of, genesis_from_json, genesis_to_json
 from ledger.leveldb import LevelStore
 from node.cli.verify import main
 from tests.audit.conftest import data_dir, genesis, original, parts
@@ -152,13 +155,40 @@ def test_an_export_with_a_broken_genesis(run: Run, parts: Parts, export: Path) -
 def test_known_heads(run: Run, export: Path, original: Parts, tmp_path: Path, ok: str) -> None:
     head = f"14:{original.head.final_id.hex()}"
     report = tmp_path / "report.json"
-    assert run(export, "--head", head, "--head", f"3:{original.blocks[2].stated_id.hex()}", "--json", report)[1] == ok
-    assert run(export, "--checkpoint", report)[1] == ok
-    status, out, _ = run(export, "--head", f"20:{'ab' * 32}")
+    assert run(export, "--since", head, "--since", f"3:{original.blocks[2].stated_id.hex()}", "--json", report)[1] == ok
+    assert run(export, "--since", report)[1] == ok
+    status, out, _ = run(export, "--since", f"20:{'ab' * 32}")
     assert (status, out.startswith("NOT OK: height 15, field block: the chain was cut: expected block 20:abab")) == (
         1,
         True,
     )
+
+
+def test_what_an_audit_keeps_is_what_the_next_one_needs(
+    run: Run, export: Path, receipt: Path, original: Parts, genesis_file: Path, tmp_path: Path, ok: str
+) -> None:
+    """The checkpoint is the one of ``ledgerctl follow``: the proof of the last block, a few kilobytes."""
+    genesis = genesis_from_json(genesis_file.read_bytes(), where="")
+    kept = tmp_path / "far.json"
+    assert run(export, "--save-checkpoint", kept)[:2] == (0, ok)
+    client = LightClient(genesis, checkpoint_from_json(kept.read_bytes()))
+    assert (client.point, len(kept.read_bytes()) < 6_000) == ((14, original.head.final_id), True)
+    assert client.final is not None
+    note = tmp_path / "note"
+    note.write_bytes(make_note(client.final, LogKey.generate()).to_bytes())
+    for seen in (kept, receipt, note):
+        assert run(export, "--since", seen)[:2] == (0, ok)
+    head = parse_tree_head(parse_note(note.read_bytes()).text)
+    plain = note.read_text().replace("\n14\n", "\n13\n").splitlines(keepends=True)
+    note.write_text("".join(plain[:5]))
+    status, out, _ = run(export, "--since", note)
+    wanted = f"NOT OK: height 13, field history_root: another history is known up to here: expected {head.root.hex()}"
+    assert (status, out.startswith(wanted)) == (1, True)
+    note.write_text("".join(plain[:5]).replace("\n13\n", "\n15\n"))
+    status, out, _ = run(export, "--since", note)
+    assert (status, out.startswith("NOT OK: height 15, field ")) == (1, True)
+    kept.unlink()
+    assert (run(export, "--since", note, "--save-checkpoint", kept)[0], kept.exists()) == (1, False)
 
 
 def test_the_genesis_file_beside_the_target_is_found(
@@ -180,12 +210,18 @@ def test_the_genesis_file_beside_the_target_is_found(
         (["DATA"], "no genesis file"),
         (["DATA", "--genesis", "missing.json"], "missing.json: cannot be read"),
         (["DATA", "--genesis", "TEXT"], "not valid JSON"),
-        (["EXPORT", "--head", "12"], "--head: not a block"),
-        (["EXPORT", "--head", "12:zz"], "--head: not a block"),
-        (["EXPORT", "--head", f"-1:{'00' * 32}"], "--head: not a block"),
-        (["EXPORT", "--checkpoint", "TEXT"], "not the report of an audit"),
+        (["EXPORT", "--since", "12"], "--since: no such file, and not a block"),
+        (["EXPORT", "--since", "12:zz"], "--since: not a block"),
+        (["EXPORT", "--since", f"-1:{'00' * 32}"], "--since: not a block"),
+        (["EXPORT", "--since", "TEXT"], "not something seen of this chain"),
+        (["EXPORT", "EXPORT"], "one target at a time"),
+        (["EXPORT", "--compare"], "nothing to compare"),
+        (["EXPORT", "EXPORT", "--compare"], "not the address of an API"),
+        (["http://127.0.0.1:1", "--since", f"1:{'00' * 32}"], "no genesis file"),
+        (["http://127.0.0.1:1", "--since", f"1:{'00' * 32}", "--genesis", "GENESIS"], "the node does not answer"),
+        (["http://127.0.0.1:1", "http://127.0.0.1:2", "--compare", "--genesis", "GENESIS"], "the node does not answer"),
         (["EXPORT", "--json", "missing/report.json"], "cannot be written"),
-        (["RECEIPT", "--head", f"1:{'00' * 32}"], "--head: a receipt has no chain"),
+        (["RECEIPT", "--since", f"1:{'00' * 32}"], "--since: a receipt has no chain"),
         (["VERSION"], "another format version"),
         (["http://127.0.0.1:1"], "the node cannot be reached"),
         (["http://"], "not an address"),
@@ -195,7 +231,14 @@ def test_the_genesis_file_beside_the_target_is_found(
     ],
 )
 def test_what_cannot_be_said_is_status_2(
-    arguments: list[str], said: str, run: Run, data_dir: Path, export: Path, receipt: Path, tmp_path: Path
+    arguments: list[str],
+    said: str,
+    run: Run,
+    data_dir: Path,
+    export: Path,
+    receipt: Path,
+    genesis_file: Path,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("hello\n")
@@ -207,6 +250,7 @@ def test_what_cannot_be_said_is_status_2(
         "EXPORT": export,
         "RECEIPT": receipt,
         "VERSION": tmp_path / "version",
+        "GENESIS": genesis_file,
     }
     status, _, err = run(*(names.get(argument, argument) for argument in arguments))
     assert (status, said in " ".join(err.split())) == (2, True)
@@ -247,7 +291,7 @@ def test_a_bug_is_said_in_one_line(run: Run, export: Path, monkeypatch: pytest.M
 
 
 def test_progress_in_plain_lines(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch, ok: str) -> None:
-    monkeypatch.setattr("node.cli.verify.LINE_EVERY_S", 0)
+    monkeypatch.setattr("node.cli.verify_audit.LINE_EVERY_S", 0)
     status, out, err = run(export)
     assert (status, out) == (0, ok)
     assert "height 1 of 14, " in err

@@ -230,10 +230,9 @@ async def test_a_wall_clock_that_jumps_loses_and_duplicates_nothing(tmp_path: Pa
     assert sorted(world.counted.values()) == [1] * 3
 
 
-async def test_while_the_ledger_is_dead_the_backlog_stays_in_the_spool(
+async def test_a_backlog_beyond_what_may_be_signed_stays_in_the_spool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There it needs no memory, and has no signatures that expire."""
     monkeypatch.setattr(building, "AHEAD_RECORDS_MAX", 50)
     monkeypatch.setattr(building, "BATCH_DOCUMENTS", 40)
     world = World(tmp_path, down=set(NODES))
@@ -247,6 +246,50 @@ async def test_while_the_ledger_is_dead_the_backlog_stays_in_the_spool(
         await parts.settle()
         assert parts.delivery.counters.resigned == 80
     assert sorted(world.counted.values()) == [1] * 500
+
+
+async def test_an_outage_longer_than_signatures_hold_is_signed_anew_and_each_call_counts_once(tmp_path: Path) -> None:
+    """What is built while the ledger is dead waits as whole transactions, some of them expired when it comes back."""
+    world = World(tmp_path, down=set(NODES))
+    with opened(world) as parts:
+        spooled(parts.spool, *map(cdr, range(1_500)))
+        while parts.builder.turn():
+            pass
+        world.pass_time(LIFETIME_MS // 1000 + 60)
+        spooled(parts.spool, *(cdr(number, end_ms=world.wall_ms - 60_000) for number in range(1_500, 2_000)))
+        await parts.step()
+        assert (parts.outbox.records, parts.backlog) == (2_000, 2_000)
+        world.down = set()
+        await parts.settle()
+        assert parts.delivery.counters.resigned == 1_500
+    assert sorted(world.counted.values()) == [1] * 2_000
+
+
+async def test_while_no_node_answers_no_transaction_is_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A post is megabytes, several are under way, and an outage lasts: they are read when somebody may take them."""
+    world = World(tmp_path, down=set(NODES))
+    with opened(world) as parts:
+        spooled(parts.spool, cdr(1))
+        await parts.step()
+        order: list[str] = []
+        read = parts.outbox.raws
+        monkeypatch.setattr(parts.outbox, "raws", lambda numbers: order.append("read") or read(numbers))
+
+        async def pause(seconds: float) -> None:
+            order.append("wait")
+            await world.pause(seconds)
+
+        monkeypatch.setattr(parts.delivery, "_pause", pause)
+        tries = []
+        for _ in range(4):
+            await parts.delivery.hand_in_some()
+            tries.append(order[:])
+            order.clear()
+    assert [one[-1] for one in tries] == ["read"] * 4
+    assert [one.count("read") for one in tries] == [1] * 4
+    assert ["wait", "read"] in tries
 
 
 async def test_a_call_that_ends_a_little_in_the_future_waits_for_its_time(tmp_path: Path) -> None:

@@ -127,6 +127,32 @@ def test_a_rotated_file_is_read_to_its_end_first(tmp_path: Path, *, is_copy: boo
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_files_that_came_and_were_rotated_between_two_looks(tmp_path: Path, *, restarts: bool) -> None:
+    """The agent was killed, or slow: it had noted that there is no file yet, and finds two generations of one."""
+    log = Log(tmp_path)
+
+    async def run() -> None:
+        log.write(b"before the very first look\n")
+        log.rotate()
+        await log.look()
+        assert log.kept == []
+        noted = tmp_path / "state" / "log.json"
+        os.utime(noted, (log.time_s + 1, log.time_s + 1))
+        if restarts:
+            log.restart()
+        log.write(b"a\n")
+        log.rotate()
+        log.write(b"b\n")
+        log.rotate()
+        log.write(b"c\n")
+        await log.settle()
+        assert log.kept == [b"a", b"b", b"c"]
+        assert (log.follower.counters.failed, log.follower.counters.done) == (0, 2)
+
+    asyncio.run(run())
+
+
 def test_a_rotated_file_that_is_still_written_to(tmp_path: Path) -> None:
     log = Log(tmp_path)
 

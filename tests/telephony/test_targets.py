@@ -41,3 +41,14 @@ def test_of_nodes_that_all_fail_the_one_with_the_shortest_wait_is_next() -> None
     assert targets.failed(B, now_ms)
     assert targets.choose(now_ms) == (B, 100)
     assert targets.choose(now_ms + 15_000) == (A, 0)
+
+
+def test_the_ledger_is_away_when_no_node_has_answered_last() -> None:
+    targets = Targets([A, B], lambda: 0.0)
+    assert not targets.is_away
+    assert targets.failed(A, 0)
+    assert not targets.is_away
+    assert targets.failed(B, 0)
+    assert targets.is_away
+    targets.succeeded(B)
+    assert not targets.is_away

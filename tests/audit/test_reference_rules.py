@@ -1,0 +1,168 @@
+"""The rules, written twice: both name the same rule and field for whatever record there is."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit import reference_rules
+from audit import reference_types as types
+from audit.reference_rules import Tables, check_record, open_tables, run_vectors
+from audit.reference_wire import Refused, Unusable
+from audit.reference_wire import decode as reference_decode
+from ledger.cdr import CallRecord
+from ledger.codec import decode, encode
+from ledger.errors import EncodingError
+from ledger.genesis import RuleParameter, RulePin, RuleSetPin, TablePin
+from ledger.models.tables import TABLES
+from ledger.rules.ruleset import MODULES, RuleSet, default_rule_set_pin
+from tests.audit.records import Record, array_of, changed_record, vector_records
+from tests.ledger.rules.test_rules import RATED, calls, energy_records
+
+BASIS = {"lifecycle": default_rule_set_pin("lifecycle"), "direct": default_rule_set_pin("direct")}
+
+
+def as_read(pin: RuleSetPin) -> Any:
+    """Return a rule set as the reference reads it."""
+    return reference_decode(encode(pin), types.RULE_SET_PIN)
+
+
+def compare(record: Record, pin: RuleSetPin, rules: RuleSet, tables: Tables) -> str | None:
+    """Hold both implementations against each other; return the rule they name, or ``bounds``."""
+    expected = main_verdict(record, rules)
+    assert reference_verdict(record, pin, tables)[1] == expected[1], record
+    if expected[0] != "bounds":
+        assert reference_verdict(record, pin, tables)[0] == expected[0], record
+    return expected[0] or None
+
+
+def main_verdict(record: Record, rules: RuleSet) -> tuple[str, str]:
+    """Return the rule, or ``bounds``, and the field that the project's own rules name; nothing where all holds."""
+    try:
+        found = rules.check_record(decode(encode(record), CallRecord))
+    except EncodingError as error:
+        return "bounds", error.where.removesuffix("CallRecord")
+    return ("", "") if found is None else (found.rule, found.field)
+
+
+def reference_verdict(record: Record, pin: RuleSetPin, tables: Tables) -> tuple[str, str]:
+    """Return the rule, or what else is wrong, and the field that the reference names; nothing where all holds."""
+    try:
+        check_record(reference_decode(encode(record), types.CALL_RECORD), as_read(pin), tables)
+    except Refused as refused:
+        return refused.what, refused.where
+    return "", ""
+
+
+def both(pin: RuleSetPin, basis: str) -> tuple[RuleSetPin, RuleSet, Tables]:
+    return pin, RuleSet(pin, carbon_basis=basis), open_tables(as_read(pin), basis)
+
+
+LIFECYCLE = both(BASIS["lifecycle"], "lifecycle")
+
+
+@pytest.mark.parametrize("basis", BASIS)
+def test_the_conformance_vectors_hold(basis: str) -> None:
+    pin, rules, _ = both(BASIS[basis], basis)
+    assert run_vectors(as_read(pin)) == rules.run_conformance()
+
+
+def test_every_table_has_the_pinned_hash() -> None:
+    for table in TABLES.values():
+        carbon_basis = "direct" if table.basis == "direct" else "lifecycle"
+        pin = RuleSetPin([], [TablePin(table.table_id, table.table_hash)])
+        open_tables(as_read(pin), carbon_basis)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_changed_records_get_one_verdict(seed: int) -> None:
+    """Each of many changed records is refused by both for the same rule and field, or by neither."""
+    rng = Random(seed)
+    counts = Counter(compare(changed_record(rng, rng.choice(vector_records())), *LIFECYCLE) for _ in range(3_000))
+    assert counts[None] > 100
+    assert len(counts) > 25
+
+
+def test_every_rule_is_reached() -> None:
+    """The same, until each rule was named at least once, by either."""
+    named = {f"{module.name}/{rule}" for module in MODULES.values() for rule in module.rules}
+    found = {compare(record, *LIFECYCLE) for record in vector_records()}
+    assert named - found == set()
+
+
+@given(st.one_of(calls(), RATED, energy_records()))
+def test_what_the_models_make_passes(record: CallRecord) -> None:
+    assert compare(array_of(record), *LIFECYCLE) is None
+
+
+@settings(max_examples=200)
+@given(st.one_of(RATED, energy_records()), st.randoms(use_true_random=False))
+def test_what_the_models_made_and_was_changed(record: CallRecord, rng: Random) -> None:
+    compare(changed_record(rng, array_of(record)), *LIFECYCLE)
+
+
+@settings(max_examples=25)
+@given(st.data())
+def test_other_rule_sets(data: st.DataObject) -> None:
+    """Modules left out, other parameters, another basis."""
+    basis = data.draw(st.sampled_from(sorted(BASIS)))
+    modules = []
+    for one in data.draw(st.lists(st.sampled_from(BASIS[basis].modules), unique_by=lambda m: m.module)):
+        defaults = MODULES[one.module, one.version].defaults
+        chosen = data.draw(st.dictionaries(st.sampled_from(sorted(defaults)), st.integers(0, 20_000)))
+        parameters = [RuleParameter(name, value) for name, value in sorted(chosen.items())]
+        modules.append(RulePin(one.module, one.version, one.vectors_sha256, parameters))
+    chain = both(RuleSetPin(sorted(modules, key=lambda m: m.module), BASIS[basis].tables), basis)
+    rng = data.draw(st.randoms(use_true_random=False))
+    for _ in range(40):
+        compare(changed_record(rng, rng.choice(vector_records())), *chain)
+
+
+# -- rules that are not those of the document --------------------------------------------------------------------------
+
+
+def pin_with(**changes: Any) -> Any:
+    """Return the pin with the first module changed."""
+    pin = BASIS["lifecycle"]
+    module = msgspec.structs.replace(pin.modules[0], **changes)
+    return as_read(RuleSetPin([module, *pin.modules[1:]], pin.tables))
+
+
+@pytest.mark.parametrize(
+    "pin",
+    [
+        pin_with(module="call-shop"),
+        pin_with(version=2),
+        pin_with(vectors_sha256=bytes(32)),
+        pin_with(parameters=[RuleParameter("packet_slick", 1)]),
+        as_read(RuleSetPin(BASIS["lifecycle"].modules, BASIS["lifecycle"].tables[1:])),
+        as_read(RuleSetPin([], [TablePin("ember-2026", bytes(32))])),
+        as_read(RuleSetPin([], [TablePin("ember-2027", bytes(32))])),
+        as_read(RuleSetPin([], [TablePin("egrid-2023", TABLES["egrid-2023"].table_hash)])),
+    ],
+)
+def test_rules_that_are_not_known(pin: Any) -> None:
+    with pytest.raises(Unusable):
+        open_tables(pin, "lifecycle")
+
+
+def test_a_table_or_vector_that_was_changed(tmp_path: Path) -> None:
+    pin = as_read(BASIS["lifecycle"])
+    data = Path(shutil.copytree(reference_rules.DATA, tmp_path / "data", ignore=shutil.ignore_patterns("*.py", "__*")))
+    open_tables(pin, "lifecycle", data=data)
+    table = data / "models" / "tables" / "grid_ember.csv"
+    table.write_text(table.read_text().replace("ember-2026,AT,2025,116910", "ember-2026,AT,2025,116911"))
+    with pytest.raises(Unusable, match="ember-2026"):
+        open_tables(pin, "lifecycle", data=data)
+    vectors = data / "rules" / "vectors" / "levels-1.json"
+    vectors.write_text(vectors.read_text().replace('"expected": "levels/level"', '"expected": "levels/period"'))
+    with pytest.raises(Unusable, match="levels"):
+        run_vectors(pin, data=data)
