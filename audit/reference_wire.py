@@ -235,8 +235,8 @@ class Text(Type):
 
     def plain(self, value: Any) -> Any:
         """See ``Type``."""
-        if not isinstance(value, str) or not value.isascii():
-            raise Refused("", "not a string of ASCII")
+        if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+            raise Refused("", "not a string")
         return value
 
 
