@@ -9,7 +9,6 @@ Pure Python takes milliseconds for a signature, and most of a mutant is what its
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
 from collections import Counter
@@ -121,7 +120,7 @@ def judge(seeds: Sequence[int]) -> Tally:
 
 
 def judge_receipts(seeds: Sequence[int]) -> Tally:
-    """Return what both say of the mutants of receipts of some seeds; of a refused one they name the same step."""
+    """Return what both say of the mutants of receipts of some seeds."""
     tally = Tally()
     for seed in seeds:
         kind, genesis, genesis_json, data = receipt_mutant(seed)
@@ -141,19 +140,14 @@ def audited_receipt(data: bytes, genesis: Genesis) -> tuple[Place, str]:
     try:
         verdict = verify_receipt(data, genesis)
     except InvalidProof as error:
-        return ("not ok", 0, _step_of(error.where)), ""
+        return ("not ok", 0, error.where), ""
     return ("ok", verdict.height, ""), verdict.sentence()
 
 
 def referred_receipt(data: bytes, genesis_json: bytes) -> tuple[Place, str]:
     """Return what the reference says of a receipt."""
     verdict = reference.verify_receipt(data, genesis_json)
-    return ("ok" if verdict.ok else "not ok", verdict.height, _step_of(verdict.where)), verdict.sentence
-
-
-def _step_of(where: str) -> str:
-    """Return the step of docs/protocol.md, "Receipt", that a place belongs to."""
-    return re.split(r"[.\[]", where)[0]
+    return ("ok" if verdict.ok else "not ok", verdict.height, verdict.where), verdict.sentence
 
 
 def _without_indexes(where: str) -> str:
