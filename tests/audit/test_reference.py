@@ -153,15 +153,15 @@ def test_a_receipt_with_any_field_changed(number: int) -> None:
     genesis, document = genesis_from_json(genesis_json), json.loads(case["file"])
     good = case["file"].encode()
     assert referred_receipt(good, genesis_json) == audited_receipt(good, genesis)
-    # Every third of some thousands: which third depends on the receipt.
+    # Every fourth field: which ones depends on the receipt.
     for place, path in enumerate(leaves(document)):
-        if place % 3 != number % 3:
+        if place % 4 != number % 4:
             continue
         here: Any = document
         for step in path:
             here = here[step]
         name = next(step for step in reversed(path) if isinstance(step, str))
-        for value in others(here, name)[:12]:
+        for value in others(here, name)[:6]:
             data = changed(document, path, value)
             assert (path, value, referred_receipt(data, genesis_json)) == (path, value, audited_receipt(data, genesis))
 
