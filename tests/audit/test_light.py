@@ -14,6 +14,7 @@ from audit import follow
 from audit.accuse import accuse
 from audit.follow import BecameFinal, Crossed, Follower, TwoHistories, VotersChanged
 from audit.light import (
+    LightCheckpoint,
     LightClient,
     OtherHistory,
     check_history,
@@ -28,7 +29,8 @@ from ledger.genesis import Genesis, chain_id_of
 from ledger.payloads import is_vote_fault
 from tests.audit.chains import FIVE, MEMBERS, NEXT_KEY, NODE_KEYS, Cluster, govern, make_genesis, make_raw
 from tests.audit.light_kit import PeerSource
-from tests.audit.test_receipt import changed, leaves, others
+from tests.audit.receipt_world import World
+from tests.audit.test_receipt import LONGEST_NAMES, changed, leaves, others
 
 Deliver = Callable[[int, Block | Vote], bool]
 
@@ -175,6 +177,15 @@ def test_a_checkpoint_of_which_anything_was_changed_is_refused(source: PeerSourc
             assert caught.value.where != ""
             tried += 1
     assert tried > 150
+
+
+@pytest.mark.parametrize(("voters", "bytes_max"), [(4, 4_096), (21, 9_216)])
+def test_a_checkpoint_is_small(voters: int, bytes_max: int) -> None:
+    world = World(names=LONGEST_NAMES[:voters], seats=voters, entries=5_000, mos_count=8)
+    checkpoint = LightCheckpoint(1, world.chain_id, world.proof(1 << 24, world.founders, None))
+    data = checkpoint_to_json(checkpoint)
+    assert checkpoint_from_json(data) == checkpoint
+    assert len(data) <= bytes_max
 
 
 def test_a_checkpoint_of_another_chain(source: PeerSource, cluster: Cluster) -> None:
