@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from ledger.errors import ConfigError, LedgerError, StoreDamaged
+from ledger.errors import ConfigError, LedgerError, StoreDamaged, Unfinished
 from node.cli.verify_audit import run_audit, say
 
 if TYPE_CHECKING:
@@ -62,6 +62,22 @@ def verify(
         list[str] | None, typer.Option("--key", metavar="VKEY", help="A log or witness that must have signed the note.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here.")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            min=1,
+            max=256,
+            help="Worker processes, 1 for none; else one for each core where the chain is long enough.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="FILE", readable=False, help="Keep here how far the audit came, and go on from there."
+        ),
+    ] = None,
     reference: Annotated[bool, typer.Option("--reference", help="By the second implementation, slowly.")] = False,
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
@@ -77,6 +93,8 @@ def verify(
     target = targets[0]
     seen = since or []
     if reference:
+        if resume is not None:
+            raise ConfigError("the second implementation keeps nothing to go on from", where="--resume")
         from node.cli.verify_reference import refer
 
         tell(*refer(target, genesis, seen, save_checkpoint), json_file)
@@ -94,10 +112,21 @@ def verify(
         from node.cli.verify_light import verify_since
 
         tell(*verify_since(target, genesis, seen, save_checkpoint), json_file)
-    audit(target, genesis, seen, save_checkpoint, json_file)
+    try:
+        audit(target, genesis, seen, save_checkpoint, json_file, jobs, resume)
+    except KeyboardInterrupt:
+        raise Unfinished("interrupted before the audit began") from None
 
 
-def audit(target: str, genesis: Path | None, seen: list[str], save: Path | None, json_file: Path | None) -> None:
+def audit(
+    target: str,
+    genesis: Path | None,
+    seen: list[str],
+    save: Path | None,
+    json_file: Path | None,
+    jobs: int | None,
+    resume: Path | None,
+) -> None:
     """Audit a whole chain, say what it comes to and end."""
     from audit.light import LightCheckpoint
     from audit.verify import KnownHead
@@ -106,7 +135,7 @@ def audit(target: str, genesis: Path | None, seen: list[str], save: Path | None,
     with closing(open_source(target)) as source:
         trusted = load_genesis(source, target, genesis)
         known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
-        report = run_audit(source, trusted, known)
+        report = run_audit(source, trusted, known, jobs=jobs, resume=resume)
     if json_file is not None:
         write_json(json_file, report.to_json())
     if report.ok and report.final is not None:
