@@ -322,6 +322,23 @@ async def test_a_node_that_is_away_is_said_to_be_and_comes_back(
     faults.clear()
 
 
+async def test_a_view_asked_of_a_node_that_is_away_comes_once_it_is_back(
+    page: Page, node: DevNode, tx_ids: list[str], faults: list[str]
+) -> None:
+    async def refuse(route: Route) -> None:
+        await route.abort("connectionrefused")
+
+    for path, heading in (("", "Overview"), ("block/1", "Block 1")):
+        await page.route("**/v1/**", refuse)
+        await page.goto("about:blank")
+        await show(page, node, path)
+        await expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        await page.unroute("**/v1/**", refuse)
+        await expect(page.get_by_role("heading", level=1)).to_contain_text(heading)
+        await expect(page.get_by_role("alert")).to_have_count(0)
+    faults.clear()
+
+
 async def test_finality_is_told_to_those_who_listen(page: Page, node: DevNode, tx_ids: list[str]) -> None:
     await show(page, node)
     await expect(page.locator("[aria-live=polite]")).to_have_text(re.compile(r"^Block [\d,]+ is final\.$"))
