@@ -95,6 +95,11 @@ class Client:
                 raise fault_of(response.status, body, self.url + path)
             return body
 
+    def look(self, path: str, *, bytes_max: int) -> tuple[int, bytes]:
+        """Return status and body of whatever answers at ``path``, cut at ``bytes_max``. Raises ApiFault for silence."""
+        with self._request("GET", path) as response:
+            return response.status, response.read(bytes_max)
+
     def submit(self, documents: Sequence[Any], *, path: str = "/v1/records") -> list[Handed]:
         """Hand in records (or CDRs, at another ``path``) and return what became of each.
 

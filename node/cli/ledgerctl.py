@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ledger.errors import LedgerError
-from node.cli import energy, evidence, follow, found, govern, keys, members, mos, show, submit, witness
+from node.cli import doctor, energy, evidence, follow, found, govern, keys, members, mos, show, submit, witness
 
 app = typer.Typer(
     add_completion=False,
@@ -30,6 +30,7 @@ app.add_typer(found.genesis_app, name="genesis")
 app.add_typer(found.network_app, name="network")
 app.command("submit")(submit.submit)
 app.command("status")(show.status)
+app.command("doctor")(doctor.doctor)
 app.add_typer(show.show_app, name="show")
 app.command("receipt")(show.receipt)
 app.command("tail")(show.tail)

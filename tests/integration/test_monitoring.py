@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
+from node.cli.ledgerctl import app as ledgerctl
 from tests.metric_kit import LABELS_OF_EVERYTHING, PROMTOOL
+from tests.test_operations import commands_of
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "monitoring"
@@ -154,6 +157,13 @@ def test_the_files_that_the_guide_names_are_there() -> None:
     named = set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE))
     assert named == {path.name for path in FOLDER.iterdir()} - {"README.md"}
     assert f"{len(rules())} rules" in text
+
+
+def test_the_doctor_of_the_guide_is_spelt_as_the_program_wants_it() -> None:
+    (words,) = commands_of((FOLDER / "README.md").read_text())
+    command: Any = typer.main.get_command(ledgerctl)
+    assert words[1] == "doctor"
+    command.commands["doctor"].make_context("doctor", words[2:])
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: Debian package prometheus")
