@@ -86,6 +86,7 @@ class CallPage {
   }
 
   async forgetKey() {
+    if (!confirm("Forget this key for good? What it signed stays; your carrier should revoke it.")) return;
     await dropKeys(this.chain);
     await this.showKey(undefined);
   }
