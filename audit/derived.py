@@ -5,19 +5,36 @@ A node finds records, transactions and heights by them, so a wrong row makes a t
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
 
 from audit.report import Difference, difference_of
 from audit.voting import check_set_change
 from consensus.rows import FinalPoint, VotableRow, read_final_point, read_set_changes
 from consensus.votes import VotingSet
-from ledger.block import BodyItem, block_id_of
-from ledger.codec import decode_loose
+from ledger.block import BodyItem, block_id_of, is_void
+from ledger.cdr import CallRecord
+from ledger.codec import Count, Wire, decode_each, decode_loose
 from ledger.errors import EncodingError, InvalidProof
 from ledger.record_index import Overlay
 from ledger.state import EMPTY_STATE, State, state_changes, state_puts
 from ledger.store import Space, Store, height_key, record_key_row, space_range
+from ledger.transaction import Kind, Transaction
+from ledger.validation import MINUTE_MS
+
+MINUTES_CACHED_BLOCKS: Final = 4_096
+"""Blocks whose minutes are remembered while a row that no block gives is looked for."""
+
+
+class RowCounts(Wire, frozen=True):
+    """How many rows the blocks so far give."""
+
+    heights: Count
+    transactions: Count
+    record_rows: Count
+    checked: Count
+    """How many rows were compared."""
 
 
 class DerivedRows:
@@ -29,10 +46,23 @@ class DerivedRows:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._rows_of_minute: dict[int, array[int]] = {}
         self._transactions = 0
         self._heights = 0
+        self._record_rows = 0
         self.checked = 0
+
+    def counts(self) -> RowCounts:
+        """Return what has to be known to go on after the last block compared."""
+        return RowCounts(self._heights, self._transactions, self._record_rows, self.checked)
+
+    def go_on(self, counts: RowCounts) -> None:
+        """Go on after a block up to which the rows were compared before."""
+        self._heights, self._transactions, self._record_rows, self.checked = (
+            counts.heights,
+            counts.transactions,
+            counts.record_rows,
+            counts.checked,
+        )
 
     def check_block(self, height: int, tx_ids: list[bytes], overlay: Overlay) -> Difference | None:
         """Compare the rows that a final block has: its transactions' and its record keys'."""
@@ -49,6 +79,7 @@ class DerivedRows:
                     "no row" if found is None else str(int.from_bytes(found)),
                 )
         self._transactions += len(tx_ids)
+        self._record_rows += len(overlay.minutes)
         for minute, keys in overlay.minutes.items():
             found = self._store.get_checked(record_key_row(minute, suffix))
             if found != b"".join(sorted(keys)):
@@ -59,7 +90,6 @@ class DerivedRows:
                     f"{len(keys)} keys",
                     "no row" if found is None else f"{len(found)} bytes that are not they",
                 )
-            self._rows_of_minute.setdefault(minute, array("Q")).append(height)
         self.checked += 1 + len(tx_ids) + len(overlay.minutes)
         return None
 
@@ -96,19 +126,43 @@ class DerivedRows:
                 yield Difference(height, field, "a row for a transaction that is not there", "no row", str(height))
 
     def _tx_ids_at(self, height: int) -> set[bytes]:
-        block_id = self._store.get(height_key(height)) if height < 1 << 64 else None
+        return {item.tx_id for item in self._body_at(height)}
+
+    def _body_at(self, height: int) -> list[BodyItem]:
+        """Return the list of a block's transactions; empty where there is no such block."""
+        block_id = self._store.get(height_key(height)) if 0 < height <= self._heights else None
         body = self._store.get(Space.BODY_LIST.value + block_id) if block_id else None
         try:
-            return {item.tx_id for item in decode_loose(body, list[BodyItem])} if body else set()
+            return decode_loose(body, list[BodyItem]) if body else []
         except EncodingError:
-            return set()
+            return []
 
     def _extra_records(self) -> Iterator[Difference]:
+        # Each that a block gives was found: what is more than those is of no block.
+        if sum(1 for _ in self._store.scan(*space_range(Space.RECORD))) == self._record_rows:
+            return
+        minutes_at = lru_cache(MINUTES_CACHED_BLOCKS)(self._minutes_at)
         for key, _ in self._store.scan(*space_range(Space.RECORD)):
             minute, height = int.from_bytes(key[1:5]), int.from_bytes(key[5:])
-            if len(key) != 13 or height not in self._rows_of_minute.get(minute, ()):
+            if len(key) != 13 or minute not in minutes_at(height):
                 what = "a row of record keys that no block gives"
                 yield Difference(height, f"record_row[minute {minute}]", what, "no row", key.hex())
+
+    def _minutes_at(self, height: int) -> set[int]:
+        """Return the minutes in which the block at ``height`` counted a record."""
+        return {
+            record.setup_ms // MINUTE_MS
+            for item in self._body_at(height)
+            for index, record in enumerate(self._records_of(item.tx_id))
+            if not is_void(item.void_bitmap, index)
+        }
+
+    def _records_of(self, tx_id: bytes) -> list[CallRecord]:
+        raw = self._store.body(tx_id)
+        transaction = decode_loose(raw, Transaction) if raw else None
+        if transaction is None or transaction.envelope.kind is not Kind.RECORDS:
+            return []
+        return decode_each(transaction.items, CallRecord)
 
     def _check_final_point(self, point: FinalPoint) -> Difference | None:
         found = read_final_point(self._store)

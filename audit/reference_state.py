@@ -144,7 +144,7 @@ def parse_json(data: bytes) -> Any:
         fields: dict[str, Any] = {}
         for name, value in pairs:
             if name in fields:
-                raise Refused(name, "given twice")
+                raise Refused(ascii(name)[1:-1][:100], "given twice")
             fields[name] = value
         return fields
 
@@ -163,13 +163,13 @@ def read_genesis(data: bytes) -> Any:
         document = parse_json(data) if len(data) <= GENESIS_BYTES_MAX else None
         if not isinstance(document, dict):
             raise Unusable("genesis: not a JSON object, or too large")
-        stated = document.pop("chain_id", chain_id := "")
+        is_stated = "chain_id" in document
+        stated = document.pop("chain_id", None)
         genesis = decode(encode(GENESIS.plain(document)), GENESIS)
         _check_genesis(genesis)
     except (ValueError, Refused) as error:
         raise Unusable(f"genesis: {error}") from None
-    chain_id = tagged_hash("genesis", genesis).hex()
-    if stated not in {"", chain_id}:
+    if is_stated and stated != tagged_hash("genesis", genesis).hex():
         raise Unusable("genesis: chain_id: not that of its contents")
     return genesis
 

@@ -327,7 +327,7 @@ class Struct(Type):
             raise Refused("", "not an object")
         for name in value:
             if name not in self.fields:
-                raise Refused(str(name), "unknown field")
+                raise Refused(ascii(name)[1:-1][:100], "unknown field")
         for name in self.fields:
             if name not in value:
                 raise Refused(name, "missing field")
@@ -399,7 +399,8 @@ def is_signed(public_key: bytes, digest: bytes, signature: bytes) -> bool:
         return False
     try:
         return bool(key.verify_digest(signature, digest))
-    except ecdsa.BadSignatureError:
+    except (ecdsa.BadSignatureError, TypeError):
+        # TypeError: the points add up to infinity, which has no x. Whoever has the key can bring that about.
         return False
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from audit.receipt_file import pack_path, read_receipt, unpack_path, write_receipt
 from ledger.commitment import PRIVATE_FIELDS, PrivateField, check_field
 from ledger.errors import FieldError, InvalidProof, LedgerError
-from ledger.readable import from_readable
+from ledger.readable import from_readable, shown_name
 
 PATH_HASHES_MAX = 3
 """A field is one of seven leaves."""
@@ -73,7 +73,8 @@ def _check_one(document: Any, commitment: bytes, where: str) -> PrivateField:
         raise InvalidProof("wrong type", where=where, expected="an object")
     value_name = "value_hex" if "value_hex" in document else "value"
     for name in document.keys() ^ {"name", value_name, "salt", "path"}:
-        raise InvalidProof("unknown field" if name in document else "missing field", where=f"{where}.{name}")
+        what = "unknown field" if name in document else "missing field"
+        raise InvalidProof(what, where=f"{where}.{shown_name(name)}")
     value = document[value_name]
     if value_name == "value":
         value = _utf8_hex(value, f"{where}.value")

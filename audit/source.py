@@ -56,6 +56,10 @@ class ChainSource(ABC):
     def finality(self) -> RawFinality:
         """Return what makes the last block final; after ``blocks``."""
 
+    def explain(self, error: LedgerError) -> LedgerError:
+        """Return an error of ``blocks`` as a person is told: asked once, when nothing is read any more."""
+        return error
+
     @abstractmethod
     def close(self) -> None:
         """Release everything held."""
@@ -108,8 +112,7 @@ class DirectorySource(ChainSource):
         """See ``ChainSource.blocks``."""
         assert self.store is not None
         for height in range(1, self.head.final_height + 1):
-            with self._naming_damage():
-                block = read_raw_block(self.store, height)
+            block = read_raw_block(self.store, height)
             if block is None:
                 return
             yield block
@@ -122,16 +125,24 @@ class DirectorySource(ChainSource):
 
     @contextlib.contextmanager
     def _naming_damage(self) -> Iterator[None]:
-        """Speak of the directory, not of its copy, and of the damaged file where LevelDB keeps its name to itself."""
         try:
             yield
         except StoreError as error:
-            where = error.where
-            if where == str(self._copy / "db"):
-                self.close_store()
-                where = ", ".join(damaged_files(self._copy / "db")) or where
-            where, actual = (text.replace(str(self._copy), str(self._path)) for text in (where, error.actual))
-            raise type(error)(error.what, where=where, expected=error.expected, actual=actual) from None
+            raise self.explain(error) from None
+
+    def explain(self, error: LedgerError) -> LedgerError:
+        """Speak of the directory, not of its copy, and of the damaged file where LevelDB keeps its name to itself.
+
+        Finding that file takes the store apart: nothing can be read from it afterwards.
+        """
+        if not isinstance(error, StoreError):
+            return error
+        where = error.where
+        if where == str(self._copy / "db"):
+            self.close_store()
+            where = ", ".join(damaged_files(self._copy / "db")) or where
+        where, actual = (text.replace(str(self._copy), str(self._path)) for text in (where, error.actual))
+        return type(error)(error.what, where=where, expected=error.expected, actual=actual)
 
     def close_store(self) -> None:
         """Close the copy."""

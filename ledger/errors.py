@@ -21,6 +21,7 @@
     |   +-- StoreDamaged
     |   +-- StoreFull
     |   +-- StoreVersion
+    +-- Unfinished                    work that ended before its time: interrupted, or a process of it was lost
     +-- ConfigError                   what the operator gave: flags, files, genesis, keys
 """
 
@@ -191,6 +192,12 @@ class StoreVersion(StoreError):
     """The files are of a format version that this program does not read."""
 
     code = "store-version"
+
+
+class Unfinished(LedgerError):
+    """Work that ended before its time, by no fault of what it was about: nothing is said of that."""
+
+    code = "unfinished"
 
 
 class ConfigError(LedgerError):

@@ -11,7 +11,7 @@ import json
 from enum import IntEnum
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -19,6 +19,9 @@ from ledger.codec import field_error
 from ledger.errors import EncodingError, FieldError
 
 T = TypeVar("T")
+
+NAME_CHARS_SHOWN: Final = 100
+"""Of the name of a field that there is not."""
 
 
 def parse_json(data: bytes) -> Any:
@@ -33,11 +36,16 @@ def parse_json(data: bytes) -> Any:
         raise EncodingError(f"not valid JSON: {error}") from None
 
 
+def shown_name(name: str) -> str:
+    """Return the name of a field that somebody else gave, for a terminal: on one line, no escape sequences, bounded."""
+    return ascii(name)[1:-1][:NAME_CHARS_SHOWN]
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in fields:
-            raise FieldError("given twice", where=name)
+            raise FieldError("given twice", where=shown_name(name))
         fields[name] = value
     return fields
 
@@ -134,7 +142,9 @@ def _build_struct(value: Any, kind: type[msgspec.Struct], path: str) -> _Fields:
     prefix = f"{path}." if path else ""
     for name in value:
         if name not in names:
-            raise FieldError("unknown field", where=f"{prefix}{name}", expected="one of " + ", ".join(names))
+            raise FieldError(
+                "unknown field", where=f"{prefix}{shown_name(name)}", expected="one of " + ", ".join(names)
+            )
     for name in names:
         if name not in value:
             raise FieldError("missing field", where=f"{prefix}{name}")

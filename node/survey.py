@@ -17,8 +17,8 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from consensus.rows import read_block, read_final_id
-from ledger.block import Block
-from ledger.errors import LedgerError
+from ledger.block import Block, BodyItem
+from ledger.errors import LedgerError, StoreDamaged
 from ledger.genesis import Genesis
 from ledger.store import Store
 from ledger.transaction import Kind, Transaction
@@ -174,12 +174,19 @@ class Survey:
             if read.records >= records_max:
                 break
             raw = self._store.body(item.tx_id)
-            if raw is None:
-                continue
-            transaction = _decode_transaction(raw)
-            if transaction.envelope.kind is Kind.RECORDS:
-                read.add_items(transaction.items, item.void_bitmap)
+            if raw is not None:
+                _read_transaction(raw, item, read)
         return read
+
+
+def _read_transaction(raw: bytes, item: BodyItem, read: Read) -> None:
+    """Add the records of a transaction to ``read``. Raises StoreDamaged: it was good when it was stored."""
+    try:
+        transaction = _decode_transaction(raw)
+        if transaction.envelope.kind is Kind.RECORDS:
+            read.add_items(transaction.items, item.void_bitmap)
+    except msgspec.MsgspecError as error:
+        raise StoreDamaged(f"cannot be read: {error}", where=f"transaction {item.tx_id.hex()}") from None
 
 
 async def run_survey(survey: Survey) -> None:
@@ -189,8 +196,8 @@ async def run_survey(survey: Survey) -> None:
         began = time.perf_counter()
         try:
             is_more = await asyncio.to_thread(survey.step)
-        except (LedgerError, msgspec.MsgspecError) as error:
-            log.warning("the chain's statistics stand still", error=str(error))
+        except LedgerError as error:
+            log.warning("the chain's statistics stand still", error=error.sentence())
             await asyncio.sleep(FAULT_PAUSE_S)
             continue
         took_s = time.perf_counter() - began

@@ -41,12 +41,15 @@ CERTIFIED_WITHIN: Final = 8
 QUERY_MAX: Final = 200
 
 SURVEY: web.AppKey[Survey] = web.AppKey("survey", Survey)
+SEARCHING: web.AppKey[asyncio.Lock] = web.AppKey("searching", asyncio.Lock)
+"""Held by the search that runs: one at a time, for some read megabytes."""
 
 
 def set_up(app: web.Application) -> None:
     """Give ``app``, which has its context, the statistics and what keeps them up to date."""
     node = app[CONTEXT].node
     app[SURVEY] = Survey(node.store, node.genesis, node.engine.final.height)
+    app[SEARCHING] = asyncio.Lock()
     app.cleanup_ctx.append(_following)
 
 
@@ -107,8 +110,9 @@ async def get_search(request: web.Request) -> web.Response:
     text = request.query.get("q", "").strip()
     if not text or len(text) > QUERY_MAX:
         raise EncodingError("not something to search for", where="q", expected=f"1 to {QUERY_MAX} characters")
-    node = request.app[CONTEXT].node
-    return json_response({"q": text, "results": await asyncio.to_thread(search, node, text)})
+    async with request.app[SEARCHING]:
+        results = await asyncio.to_thread(search, request.app[CONTEXT].node, text)
+    return json_response({"q": text, "results": results})
 
 
 def _number(request: web.Request, name: str, default: int) -> int:

@@ -30,7 +30,8 @@ from node.api.views import find_transaction
 RESULTS_MAX: Final = 20
 PREFIX_DIGITS_MIN: Final = 4
 ROWS_MAX: Final = 20_000
-"""Rows of record keys looked through, the latest minutes first."""
+ROWS_BYTES_MAX: Final = 64 << 20
+"""Rows of record keys looked through, the latest minutes first: four million records, a fraction of a second."""
 HEX: Final = frozenset("0123456789abcdef")
 _HIGHEST_MINUTE: Final = (1 << 32) - 1
 
@@ -117,8 +118,10 @@ def _record_key(node: Backend, word: str) -> Iterator[dict[str, Any]]:
         return
     key = bytes.fromhex(word)
     start, stop = record_key_row(0), record_key_row(_HIGHEST_MINUTE)
+    size = 0
     for number, (row_key, row) in enumerate(node.store.scan(start, stop, reverse=True)):
-        if number >= ROWS_MAX:
+        size += len(row)
+        if number >= ROWS_MAX or size > ROWS_BYTES_MAX:
             return
         if _holds(row, key):
             yield from _records_at(node, int.from_bytes(row_key[-8:]), key)

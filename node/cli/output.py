@@ -142,14 +142,24 @@ def read_file(path: str, *, bytes_max: int) -> bytes:
     return data
 
 
-def write_new(path: str, data: bytes, *, force: bool) -> None:
-    """Write a file that did not exist, or replace it with ``force``. Raises ConfigError."""
-    from pathlib import Path
+def write_new(path: str, data: bytes, *, force: bool, is_private: bool = False) -> None:
+    """Write a file that did not exist, or replace it with ``force``. Raises ConfigError.
+
+    is_private: only its owner may read it.
+    """
+    import os
 
     from ledger.errors import ConfigError
 
+    def opened(name: str, flags: int) -> int:
+        handle = os.open(name, flags, 0o600 if is_private else 0o666)
+        if is_private:
+            # One that was there keeps its mode.
+            os.fchmod(handle, 0o600)
+        return handle
+
     try:
-        with Path(path).open("wb" if force else "xb") as file:
+        with open(path, "wb" if force else "xb", opener=opened) as file:
             file.write(data)
     except FileExistsError:
         raise ConfigError("exists already", where=path, hint="Choose another name, or --force") from None

@@ -197,7 +197,9 @@ def receipt(
     if out == "-":
         print_line(body.decode().rstrip())
         return
-    write_new(out, body, force=force)
+    write_new(out, body, force=force, is_private=bool(reveal))
+    if reveal:
+        typer.echo(f"{out} holds personal data: only its owner may read it here", err=True)
     typer.echo(f"{out}: check it with: ledger-verify {out} --genesis genesis.json", err=True)
 
 

@@ -109,7 +109,8 @@ class CallPage {
         ["Standing", h("span", { class: `tag ${isGood ? "good" : ""}`, "data-standing": true }, standing)]),
       isGood ? null : [
         h("p", null, "Your carrier admits it with its govern key:"),
-        h("code", { class: "command", "data-command": true }, this.command()),
+        h("div", { class: "command" }, h("code", { "data-command": true }, this.command()),
+          h("button", { type: "button", onclick: (event) => copy(this.command(), event.target) }, "Copy")),
         h("p", { class: "note", role: "status" }, "This page looks for it and goes on once it is there.")],
       h("button", { type: "button", onclick: () => this.forgetKey() }, "Forget this key"));
     if (this.submitButton) this.submitButton.disabled = !isGood;
@@ -165,6 +166,11 @@ class CallPage {
   }
 
   showStats(report, ms) {
+    if (!this.container.isConnected) {
+      // The view was left: nobody could hang up any more.
+      this.call.end();
+      return;
+    }
     const of = (type) => report.find((one) => one.type === type && (one.kind ?? "audio") === "audio") ?? {};
     const received = of("inbound-rtp");
     put(this.meter, facts(
@@ -209,9 +215,11 @@ class CallPage {
     this.token = h("input", {
       type: "password", name: "token", autocomplete: "off", value: keptToken(), placeholder: "lt_…", maxlength: 512,
     });
-    this.submitButton = h("button", {
-      type: "button", class: "primary", disabled: !this.memberId, onclick: () => this.submit(),
-    }, "Sign and hand in");
+    this.submitButton = h("button", { type: "submit", class: "primary", disabled: !this.memberId }, "Sign and hand in");
+    const onsubmit = (event) => {
+      event.preventDefault();
+      this.submit();
+    };
     this.said = h("div", { role: "status", "data-said": true });
     put(this.recordBox,
       facts(
@@ -223,9 +231,11 @@ class CallPage {
         ["Energy", "none: a browser cannot measure it"]),
       h("details", null, h("summary", null, "The record as it will be signed"),
         h("pre", { "data-record": true }, JSON.stringify(readable, null, 2))),
-      h("div", { class: "call-form" }, h("label", null, h("span", null, "Token of your carrier, with role submit"), this.token,
-        h("span", { class: "note" }, "Kept until this tab is closed."))),
-      this.submitButton, this.said);
+      h("form", { onsubmit },
+        h("div", { class: "call-form" }, h("label", null, h("span", null, "Token of your carrier, with role submit"),
+          this.token, h("span", { class: "note" }, "Kept until this tab is closed."))),
+        this.submitButton),
+      this.said);
   }
 
   async submit() {
@@ -284,12 +294,20 @@ class CallPage {
   async showKept() {
     const calls = await loadCalls(this.chain);
     put(this.keptBox, calls.length
-      ? h("ul", null, calls.map(([txId, call]) => h("li", null,
+      ? h("ul", { class: "kept" }, calls.map(([txId, call]) => h("li", null,
         link(`record/${txId}/0`, h("code", null, txId)), ` · ${new Date(call.record.setup_ms).toLocaleString()} · `,
         h("a", { href: fileOf(call.private), download: `private-${txId.slice(0, 16)}.json` }, "private part"))))
       : h("p", { class: "note" }, "None. Numbers and salts stay in this browser; keep the private part, or nobody can "
         + "ever show whose call it was."));
   }
+}
+
+async function copy(text, button) {
+  await navigator.clipboard.writeText(text).then(() => {
+    button.textContent = "Copied";
+  }, () => {
+    button.textContent = "Select it by hand";
+  });
 }
 
 /** Return an address under which this browser, and nobody else, finds a JSON file. */

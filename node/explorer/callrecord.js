@@ -40,13 +40,13 @@ export function recordFromStats(stats, call) {
   const last = reports.at(-1) ?? [];
   const sent = ofAudio(last, "outbound-rtp");
   const received = ofAudio(last, "inbound-rtp");
+  const codec = codecOf(last, received[0] ?? sent[0], call);
   const media = {
-    packets_sent: whole(sum(sent, "packetsSent")),
-    packets_received: whole(sum(received, "packetsReceived")),
+    packets_sent: soundPackets(sum(sent, "packetsSent"), sum(sent, "bytesSent"), codec),
+    packets_received: soundPackets(sum(received, "packetsReceived"), sum(received, "bytesReceived"), codec),
     octets_sent: whole(sum(sent, "bytesSent")),
     octets_received: whole(sum(received, "bytesReceived")),
   };
-  const codec = codecOf(last, received[0] ?? sent[0], media, call);
   return {
     version: 1,
     service: "webrtc",
@@ -73,25 +73,33 @@ function statsOf(report) {
 }
 
 /** Return {row, packetMs, name}: row 0 where the registry has none for this codec and packet time. */
-function codecOf(report, stream, media, call) {
+function codecOf(report, stream, call) {
   const found = ofType(report, "codec").find((one) => one.id === stream?.codecId);
   const name = (found?.mimeType ?? "").replace(/^audio\//i, "").toLowerCase();
   const rows = CODEC_ROWS[name] ?? {};
-  const packetMs = name.startsWith("pcm") ? g711PacketMs(media) : usualPacketMs(name, media, call);
+  const packetMs = name.startsWith("pcm") ? g711PacketMs(report) : usualPacketMs(name, report, call);
   return { row: rows[packetMs] ?? 0, packetMs, name };
 }
 
-function g711PacketMs(media) {
-  const [octets, packets] = media.packets_received
-    ? [media.octets_received, media.packets_received]
-    : [media.octets_sent, media.packets_sent];
-  return packets ? Math.round(octets / packets / G711.octetsPerMs) : 20;
+/** The packet time, of those that there are, which is nearest to the octets of a packet. */
+function g711PacketMs(report) {
+  const streams = ofAudio(report, "outbound-rtp");
+  const packets = sum(streams, "packetsSent");
+  const ms = packets ? sum(streams, "bytesSent") / packets / G711.octetsPerMs : 20;
+  return [10, 20, 30].find((one) => Math.abs(ms - one) < 5) ?? 0;
 }
 
 /** 20 ms unless more packets were sent than fit: a packet count cannot tell longer ones from silence. */
-function usualPacketMs(name, media, call) {
+function usualPacketMs(name, report, call) {
   const most = Math.ceil((call.end_ms - call.setup_ms) / 20);
-  return name === "opus" && media.packets_sent > most + 2 ? 10 : 20;
+  return name === "opus" && sum(ofAudio(report, "outbound-rtp"), "packetsSent") > most + 2 ? 10 : 20;
+}
+
+/** Return the packets that carry sound. Browsers also send some of padding alone, to find out how much the path
+ * takes; where every packet has the same size, the octets (which are without padding) tell. */
+function soundPackets(packets, octets, { row, packetMs, name }) {
+  if (row === 0 || !name.startsWith("pcm")) return whole(packets);
+  return whole(Math.min(packets, octets / (packetMs * G711.octetsPerMs)));
 }
 
 function qualityOf(reports, received, codec, media, call) {

@@ -25,14 +25,15 @@ export class LoopbackCall {
     this.callee = new RTCPeerConnection();
     this.caller.onicecandidate = ({ candidate }) => this.callee.addIceCandidate(candidate ?? undefined).catch(() => {});
     this.callee.onicecandidate = ({ candidate }) => this.caller.addIceCandidate(candidate ?? undefined).catch(() => {});
-    this.callee.ontrack = ({ track }) => this.callee.addTrack(track, stream);
+    // Both ends speak: the other one answers with the same sound.
+    stream.getAudioTracks().forEach((track) => this.callee.addTrack(track, stream));
     this.speakers = new Audio();
     this.speakers.muted = true; // an echo of oneself, or a tone
     this.caller.ontrack = ({ streams: [heard] }) => this.hear(heard);
     const [track] = stream.getAudioTracks();
     const transceiver = this.caller.addTransceiver(track, { direction: "sendrecv", streams: [stream] });
     transceiver.setCodecPreferences(this.preferred());
-    await this.negotiate(stream);
+    await this.negotiate();
     await this.connected();
     this.answerMs = Date.now();
     this.timer = setInterval(() => this.measure(), STATS_MS);

@@ -20,7 +20,7 @@ export function showOverview(main, { announce }) {
     return [h("section", { class: "panel", "aria-labelledby": id }, head, body), body];
   };
   const now = h("section", { class: "now", "aria-label": "Now" });
-  const [rate, rateBody] = part("rate", "Records");
+  const [rate, rateBody] = part("rate", "Records by the minute");
   const [turns, turnsBody] = part("turns", "Producers and their slots");
   const choice = h("div", { class: "choice", role: "group", "aria-label": "Period" },
     PERIODS.map(([name, title]) => h("button", {
@@ -228,12 +228,12 @@ function energyView(of) {
 export function blocksTable(blocks, caption, isHidden = false) {
   if (!blocks.length) return h("p", { class: "empty-note" }, "No blocks yet.");
   return table(caption,
-    [["Height"], ["Time"], ["Producer"], ["Records", "n"], ["Void", "n"], ["Transactions", "n"], ["Finality"]],
+    [["Height"], ["Time"], ["Producer"], ["Finality"], ["Records", "n"], ["Void", "n"], ["Transactions", "n"]],
     blocks.map((block) => [
       link(`block/${block.height}`, f.count(block.height)),
       h("time", { datetime: new Date(block.time_ms).toISOString(), title: f.utc(block.time_ms) }, f.timeOfDay(block.time_ms)),
       link(`member/${block.producer}`, block.producer),
-      f.count(block.records), f.count(block.void), f.count(block.transactions),
       block.is_final ? h("span", { class: "tag good" }, "final") : h("span", { class: "tag", "data-unsettled": true }, "not yet"),
+      f.count(block.records), f.count(block.void), f.count(block.transactions),
     ]), { hidden: isHidden });
 }

@@ -161,11 +161,16 @@ class Proof {
     this.say(isTrusted ? "good" : "warn",
       `${of}${isTrusted ? "Proven." : "Proven, if this is the genesis that you trust."}`,
       `Record ${verdict.index} of ${verdict.tx_id} was signed by ${verdict.member_id}, is in block ${verdict.height} of `
-        + `${new Date(Number(verdict.block_ms)).toISOString()}, and final: a quorum of voting set ${verdict.set_id} `
+        + `${utc(verdict.block_ms)}, and final: a quorum of voting set ${verdict.set_id} `
         + `made block ${verdict.final_height} final, which has it in its history.`,
       counts,
       isTrusted ? "" : "Which chain this is, only the node says so far. Paste the genesis hash that you trust.");
   }
+}
+
+function utc(ms) {
+  const form = { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" };
+  return `${new Date(Number(ms)).toLocaleString("en-GB", form)} UTC`;
 }
 
 const WORDS = new Map([[null, ["…", ""]], [true, ["holds", "good"]], [false, ["fails", "bad"]]]);

@@ -49,19 +49,19 @@ export async function verifyReceipt(receipt, genesis, trustedChainId = "", onSte
 }
 
 function factsOf({ where, what, expected, actual }) {
-  return [["fails at", where], ["because", what], ["expected", expected], ["found", actual]].filter(([, text]) => text);
+  return [["Fails at", where], ["Because", what], ["Expected", expected], ["Found", actual]].filter(([, text]) => text);
 }
 
 async function verifyAll(receiptText, genesisText, trustedChainId, step) {
-  const chain = await step("genesis", "The genesis is the one you trust", (note) =>
-    checkGenesis(genesisText, trustedChainId, note));
+  const title = trustedChainId ? "The genesis is the one you trust" : "The genesis is whole, and this is its hash";
+  const chain = await step("genesis", title, (note) => checkGenesis(genesisText, trustedChainId, note));
   const { file, revealed } = await step("file", "The file is a receipt", (note) => {
-    note("size", `${new TextEncoder().encode(receiptText).length} bytes`);
+    note("Size", `${new TextEncoder().encode(receiptText).length} bytes`);
     return readReceipt(receiptText);
   });
   await step("chain_id", "The receipt is of this chain", (note) => {
     checkEqual("chain_id", chain.chainId, file.chain_id);
-    note("chain id", toHex(file.chain_id));
+    note("Chain id", toHex(file.chain_id));
   });
   const context = { ...chain, file };
   await step("transaction", "The record is in the transaction its member signed", (note) =>
@@ -111,8 +111,8 @@ function checkEqual(where, expected, actual) {
 
 async function checkGenesis(genesisText, trustedChainId, note) {
   const chain = await readGenesis(genesisText);
-  note("name", chain.genesis.name);
-  note("genesis hash, computed here", toHex(chain.chainId));
+  note("Name", chain.genesis.name);
+  note("Hash, computed here", toHex(chain.chainId));
   if (trustedChainId && trustedChainId !== toHex(chain.chainId)) {
     throw new ProofError("this genesis is not the one you trust", {
       where: "genesis", expected: trustedChainId, actual: chain.chainId,
@@ -123,9 +123,9 @@ async function checkGenesis(genesisText, trustedChainId, note) {
 
 async function checkPath(where, leaf, index, size, path, root, note) {
   const hashes = unpackPath(path, where);
-  note("leaf", toHex(leaf));
-  note("place", `${index} of ${size}, ${hashes.length} hashes up`);
-  note("root wanted", toHex(root));
+  note("Leaf", toHex(leaf));
+  note("Place", `${index} of ${size}, ${hashes.length} hashes up`);
+  note("Root it leads to", toHex(root));
   try {
     await verifyInclusion(leaf, index, size, hashes, root);
   } catch (error) {
@@ -143,7 +143,7 @@ async function checkTransaction({ file, chainId }, note) {
     version: 1, chain_id: chainId, kind: "records", ...part, key_id: await keyIdOf(file.key.public_key),
   };
   const txId = await hashOf("tx", Envelope.toWire(envelope));
-  note("transaction id, computed here", toHex(txId));
+  note("Id, computed here", toHex(txId));
   checkEqual("tx_id", txId, file.tx_id);
 }
 
@@ -162,7 +162,7 @@ async function checkBlock({ file, header, genesis, chainId }, note) {
     throw new ProofError("the bitmap does not fit the transaction", { where: "void_bitmap", expected: bitmapBytes });
   }
   checkEqual("void", isVoid(bitmap, file.index) ? 1 : 0, file.void);
-  note("counts", file.void ? "no: its call and leg were recorded before" : "yes");
+  note("Counts", file.void ? "no: its call and leg were recorded before" : "yes");
   checkEqual("header.chain_id", chainId, header.chain_id);
   checkEqual("height", header.height, file.height);
   const blockMs = BigInt(genesis.genesis_time_ms) + BigInt(header.slot) * BigInt(genesis.parameters.slot_ms);
@@ -171,7 +171,7 @@ async function checkBlock({ file, header, genesis, chainId }, note) {
       where: "block_ms", expected: blockMs, actual: file.block_ms,
     });
   }
-  note("block", `height ${file.height}, slot ${header.slot}`);
+  note("Block", `height ${file.height}, slot ${header.slot}`);
 }
 
 async function checkKey({ file, final }, note) {
@@ -182,8 +182,8 @@ async function checkKey({ file, final }, note) {
   const entry = { member_id: file.envelope.member_id, public_key, roles, standing };
   const siblings = unpackPath(path, "key.path", 256);
   const keyId = await keyIdOf(public_key);
-  note("key", `${toHex(keyId)} of ${entry.member_id}, ${standing}`);
-  note("hashes up to the state's root", String(siblings.length));
+  note("Key", `${toHex(keyId)} of ${entry.member_id}, ${standing}`);
+  note("Hashes to the root", String(siblings.length));
   try {
     const root = final.header.state_root;
     await verifyPresence(root, await statePath("key", keyId), encodeAs(KeyEntry, entry), siblings);
@@ -198,18 +198,18 @@ async function checkSignature({ file, chainId }, note) {
     version: 1, chain_id: chainId, kind: "records", ...file.envelope, key_id: await keyIdOf(file.key.public_key),
   };
   const message = taggedBytes("tx", encodeAs(Envelope, envelope));
-  note("signature", toHex(file.signature));
-  note("by", toHex(file.key.public_key));
+  note("Signature", toHex(file.signature));
+  note("By", toHex(file.key.public_key));
   if (!(await isValidSignature(file.key.public_key, message, file.signature))) {
     throw new ProofError("the submitter's signature does not verify", { where: "signature", actual: file.signature });
   }
 }
 
 async function checkHistory({ file, final }, blockId, note) {
-  note("block id, computed here", toHex(blockId));
+  note("Id, computed here", toHex(blockId));
   if (file.header === null) {
     checkEqual("history_path", "", file.history_path);
-    note("it is the final block itself", `height ${file.height}`);
+    note("The final block itself", `height ${file.height}`);
     return;
   }
   const { height, history_root: root } = final.header;
@@ -218,18 +218,18 @@ async function checkHistory({ file, final }, blockId, note) {
 
 async function followSets({ file, genesis, chainId }, note) {
   let trusted = await foundingSet(genesis);
-  note("set 0, of genesis", names(trusted));
+  note("Set 0, of genesis", names(trusted));
   for (const [number, value] of file.set_changes.entries()) {
     const where = `set_changes[${number}]`;
     const change = unpack(value, FinalProof, where);
     const pending = await checkVoting(change, trusted, chainId, where, () => {});
     if (pending === null) {
       throw new ProofError("no change of the voting set", {
-        where: `${where}.voting.pending`, expected: "the set to come",
+        where: `${where}.pending`, expected: "the set to come",
       });
     }
     trusted = pending;
-    note(`set ${trusted.setId}, agreed on at height ${change.header.height}`, names(trusted));
+    note(`Set ${trusted.setId}, agreed on at height ${change.header.height}`, names(trusted));
   }
   return trusted;
 }
@@ -260,7 +260,7 @@ async function checkVoting(proof, trusted, chainId, where, note) {
   const id = await hashOf("header", Header.toWire(header));
   const link = [chainId, header.height, id, BigInt(header.height) + 1n, proof.t_id];
   const message = taggedBytes("vote", encode(link));
-  note("final block", `height ${header.height}, ${toHex(id)}`);
+  note("Final block", `height ${header.height}, ${toHex(id)}`);
   for (const [i, part] of parts.entries()) await checkPart(part, sets[i], message, `${where}.certificate`, note);
   return next;
 }
@@ -294,8 +294,8 @@ async function checkPart(part, { setId, producers }, message, where, note) {
       });
     }
   }
-  note(`signed, of set ${setId}`, signers.map((signer) => producers[signer].member_id).join(", "));
-  note("quorum", `${quorum} of ${size}`);
+  note(`Signed, of set ${setId}`, signers.map((signer) => producers[signer].member_id).join(", "));
+  note("Quorum", `${quorum} of ${size}`);
 }
 
 /** Return the set bits of a bitmap, ascending, lowest bit of the first byte first. */

@@ -19,10 +19,8 @@ export async function showRecord(main, { tx, index }, signal) {
     h("p", { class: "lead" }, summary(record), soft(" · reported by "), link(`member/${found.member_id}`, found.member_id)),
     flagsView(found.flags),
     h("div", { class: "grid two" },
-      panel("Call", callFacts(record)),
-      panel("Media", mediaFacts(record, codecs)),
-      panel("Voice quality", qualityFacts(record.quality)),
-      panel("Energy", energyFacts(record.energy))),
+      h("div", null, panel("Call", callFacts(record)), panel("Media", mediaFacts(record, codecs))),
+      h("div", null, panel("Voice quality", qualityFacts(record.quality)), panel("Energy", energyFacts(record.energy)))),
     record.levels ? panel("Levels and bursts", soft("What an RFC 3611 voice metrics report adds."), levelFacts(record.levels)) : null,
     panel("On the chain", facts(
       ["Promise", [promiseTag(promise.state), " ", soft(PROMISES[promise.state] ?? "")]],

@@ -75,10 +75,10 @@ export async function showBlock(main, { block, from = "0" }, signal) {
         [f.milli(mos.sum_milli / mos.count), h("span", { class: "soft" }, ` · least ${f.milli(mos.minimum_milli)} · ${f.count(mos.count)} rated`)]]),
     )),
     found.header.tx_count ? panel("Transactions",
-      table("Transactions of this block", [["Transaction"], ["Holds"], ["Of"], ["Signed"], ["Void", "n"]],
+      table("Transactions of this block", [["Transaction"], ["Holds"], ["Signed by"], ["Void", "n"], ["Made"]],
         found.transactions.map((tx) => [brief(`tx/${tx.tx_id}`, tx.tx_id),
           tx.kind === "records" ? `${f.count(tx.items)} ${tx.items === 1 ? "record" : "records"}` : tx.kind,
-          link(`member/${tx.member_id}`, tx.member_id), f.moment(tx.created_ms), f.count(tx.void)]), { hidden: true }),
+          link(`member/${tx.member_id}`, tx.member_id), f.count(tx.void), f.moment(tx.created_ms)]), { hidden: true }),
       h("nav", { class: "pages", "aria-label": "Transactions" },
         first > 0 ? link(`block/${block}/${Math.max(0, first - 50)}`, "Earlier") : null,
         first + found.transactions.length < header.tx_count
@@ -124,9 +124,9 @@ export async function showTransaction(main, { tx }, signal) {
     panel(null, facts(
       ["Id", id(found.tx_id)],
       ["Holds", envelope.kind === "records" ? `${f.count(envelope.item_count)} records` : envelope.kind],
-      ["Of", link(`member/${envelope.member_id}`, envelope.member_id)],
+      ["Signed by", link(`member/${envelope.member_id}`, envelope.member_id)],
       ["Block", promise.height ? link(`block/${promise.height}`, f.count(promise.height)) : "in none yet"],
-      ["Signed", moments(envelope.created_ms)],
+      ["Made", moments(envelope.created_ms)],
       ["Expires", moments(envelope.expires_ms)],
       ["Key", link(`key/${envelope.key_id}`, id(envelope.key_id))],
       ["Root of its items", id(envelope.items_root)],
@@ -213,8 +213,8 @@ export async function showSearch(main, { text }, signal) {
     location.replace(`#/${places[results[0].kind](results[0])}`);
     return "Search";
   }
-  put(main, title("Search"), h("p", { class: "lead" }, results.length ? `${results.length} things are called ` : "Nothing here is called ",
-    h("code", { class: "id" }, q), "."),
+  put(main, title("Search"), h("p", { class: "lead" }, results.length ? `${results.length} results for ` : "Nothing here is called ",
+    h("code", { class: "id" }, q)),
     results.length ? panel(null, table("Results", [["What"], ["Id"], ["Which"]], results.map((r) => [
       r.kind, h("a", { href: `#/${places[r.kind](r)}` }, id(r.id)), about[r.kind](r)]), { hidden: true }))
       : h("p", { class: "note" }, "Heights, ids of blocks, transactions, members and keys are known, of ids the first four digits "

@@ -14,9 +14,9 @@ from typing import Any
 
 from msgspec.structs import replace as with_fields
 
+from audit.auditor import ChainAuditor
 from audit.light import LightSource
 from audit.raw import Head, RawFinality
-from audit.verify import ChainAuditor
 from consensus.epochs import voting_sets
 from consensus.setchange import VotingProof
 from consensus.votes import Link, VotingSet, digest_of

@@ -22,6 +22,7 @@ Record = list[Any]
 Path = tuple[int, ...]
 
 TIMES = (5, 6, 7)
+DAY_MS = 86_400_000
 CODEC, QUALITY, LEVELS, ENERGY = 11, 16, 17, 18
 NUMBERS = (0, 1, 2, 4, 8, 100, 127, 128, 1_000, 4_400, 4_500, 5_000, 10_000, 93_206, 100_000, 10**6, 2**32 - 1, 2**40)
 
@@ -86,6 +87,14 @@ def other_number(rng: Random, number: int) -> int:
     return min(max(other, 0), INT_MAX)
 
 
+def shifted(record: Record, by_ms: int) -> Record:
+    """Return the record of another time."""
+    made = list(record)
+    for index in TIMES:
+        made[index] = made[index] and max(1, made[index] + by_ms)
+    return made
+
+
 def _change_leaf(rng: Random, record: Record) -> None:
     numbers = [path for path in leaves(record) if isinstance(at(record, path), int)]
     parts = [path for path in numbers if path[0] in {QUALITY, LEVELS, ENERGY}]
@@ -118,8 +127,8 @@ def _drop(rng: Random, record: Record) -> None:
 
 
 def _move_times(rng: Random, record: Record) -> None:
-    by = rng.choice((-60_000, -1_000, -1, 1, 1_000, 60_000))
-    for index in rng.sample(TIMES, rng.randint(1, 3)):
+    by = rng.choice((-60_000, -1_000, -1, 1, 1_000, 60_000, -35 * DAY_MS, -36 * DAY_MS))
+    for index in TIMES if abs(by) > DAY_MS else rng.sample(TIMES, rng.randint(1, 3)):
         record[index] = max(0, record[index] + by)
 
 

@@ -208,13 +208,13 @@ def test_the_step_that_fails_is_named(path: tuple[str, ...], where: str, receipt
 @given(st.binary(max_size=100))
 def test_arbitrary_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidProof):
-        verify_receipt(data, make_genesis())
+        verify_receipt(data, SMALL.genesis)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=4), lambda c: st.lists(c, max_size=3)))
 def test_arbitrary_json_is_refused(value: Any) -> None:
     with pytest.raises(InvalidProof):
-        verify_receipt(json.dumps(value).encode(), make_genesis())
+        verify_receipt(json.dumps(value).encode(), SMALL.genesis)
 
 
 @given(st.sampled_from(sorted(PACKED - {"path", "set_changes"})), st.binary(max_size=200))

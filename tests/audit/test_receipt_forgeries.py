@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from audit.receipt import verify_receipt
+from audit.reference_receipts import prove
+from audit.reference_wire import Refused
 from ledger.errors import InvalidProof
 from ledger.genesis import genesis_from_json, genesis_to_json
 from node.cli.verify import main
+from tests.audit.agreement import signatures_remembered
 from tests.audit.receipt_forgeries import FORGERIES, Kit, make_kit
 
 
@@ -68,3 +71,15 @@ def test_the_published_ones_are_refused_where_they_say() -> None:
         with pytest.raises(InvalidProof) as caught:
             verify_receipt(text.encode(), genesis)
         assert caught.value.where == case["where"]
+
+
+def test_the_second_implementation_refuses_them_at_the_same_step(kit: Kit) -> None:
+    genesis = genesis_to_json(kit.world.genesis)
+    with signatures_remembered():
+        assert prove(kit.text.encode(), genesis).set_id == 2
+        for name, one in FORGERIES.items():
+            with pytest.raises(Refused) as caught:
+                prove(one.text(kit).encode(), genesis)
+            # It names the step, and no more of what is inside a path or a field shown.
+            assert (name, caught.value.where) == (name, one.where[: len(caught.value.where)])
+            assert caught.value.where

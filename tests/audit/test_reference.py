@@ -176,6 +176,21 @@ def test_what_is_no_receipt(data: bytes, genesis: Genesis) -> None:
     assert referred_receipt(data, genesis_to_json(genesis)) == audited_receipt(data, genesis)
 
 
+@pytest.mark.parametrize("name", ["x\nOK: it counts", "\x1b[31mred", "\ud800", "x" * 1_000])
+def test_a_name_that_is_none_stays_on_its_line(name: str) -> None:
+    """Whoever makes a receipt must not write the verdict: the name of an unknown field is shown escaped, and cut."""
+    case = RECEIPTS["receipts"][0]
+    genesis_json = RECEIPTS["genesis"][case["genesis"]].encode()
+    twice = f",{json.dumps(name)}:1,{json.dumps(name)}:2}}".encode()
+    for end, what in ((f",{json.dumps(name)}:1}}".encode(), "unknown field"), (twice, "given twice")):
+        data = case["file"].encode().rstrip()[:-1] + end
+        with pytest.raises(InvalidProof) as caught:
+            audit_receipt(data, genesis_from_json(genesis_json))
+        verdict = verify_receipt(data, genesis_json)
+        assert verdict.sentence == f"NOT OK: receipt, field {verdict.where}: {what}"
+        assert caught.value.where == verdict.where == ascii(name)[1:-1][:100]
+
+
 # -- nothing shared ----------------------------------------------------------------------------------------------------
 
 PACKAGES = {"ecdsa", "msgpack"}

@@ -30,6 +30,7 @@ from audit.reference_types import (
 )
 from audit.reference_votes import check_certificate, found, quorum_of, schedule_of, sets_to_sign
 from audit.reference_wire import (
+    ORDER,
     ZERO32,
     Refused,
     decode,
@@ -42,6 +43,7 @@ from audit.reference_wire import (
     tagged_hash,
     vote_hash,
 )
+from ledger.crypto import is_valid_signature
 from tests.audit.agreement import signatures_remembered
 
 VECTORS = Path(__file__).parent.parent / "vectors"
@@ -87,6 +89,16 @@ def test_keys_and_signatures() -> None:
         assert is_signed(raw(key["public_key"]), digest, raw(signature))
     public_key = raw(crypto["keys"][0]["public_key"])
     assert [one["why"] for one in crypto["refused"] if is_signed(public_key, digest, raw(one["signature"]))] == []
+
+
+def test_a_signature_that_leads_to_the_point_at_infinity() -> None:
+    """Its r is -digest / key: whoever has a key can make one, and the package computes with an x that is not there."""
+    key = vectors("crypto")["keys"][0]
+    digest = sha256(b"any").digest()
+    r = -int.from_bytes(digest) * pow(int(key["private"], 16), -1, ORDER) % ORDER
+    signature = r.to_bytes(32) + (1).to_bytes(32)
+    assert not is_signed(raw(key["public_key"]), digest, signature)
+    assert not is_valid_signature(raw(key["public_key"]), digest, signature)
 
 
 def test_records() -> None:

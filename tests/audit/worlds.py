@@ -8,8 +8,10 @@ alone, or not at all. Short, since a second implementation in plain Python takes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from random import Random
 from typing import Any
 
 import msgspec
@@ -20,6 +22,8 @@ from audit.verify import ChainAuditor
 from consensus.epochs import Position, begin_block, voting_sets
 from consensus.votes import Checkpoint, Link, VotingSet, digest_of
 from ledger.block import (
+    EMPTY_TOTALS,
+    Block,
     BodyItem,
     Certificate,
     CertificatePart,
@@ -35,17 +39,19 @@ from ledger.cdr import CallRecord
 from ledger.codec import decode, decode_each, encode
 from ledger.crypto import PrivateKey
 from ledger.entries import Proposal, ProposalAction
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, UnknownParent
 from ledger.genesis import Candidate, Genesis, MemberKey, Role, chain_id_of
 from ledger.payloads import (
     Approval,
     CandidateChange,
     DelegationPart,
     Delegations,
+    Evidence,
     KeyChange,
     KeyChanges,
     KeyOperation,
     Payload,
+    SignedHeader,
 )
 from ledger.record_index import Overlay, RecordIndex, SeenRecords
 from ledger.rules.ruleset import RuleSet
@@ -69,13 +75,13 @@ from tests.audit.records import Record, vector_records
 from tests.audit.tamper import Parts, take_apart
 
 STRANGER = PrivateKey.from_seed(b"nobody on this chain")
+SPARE = [PrivateKey.from_seed(f"spare {number}".encode()) for number in range(3)]
 NEWCOMER = PrivateKey.from_seed(b"govern foxtrot")
 KEYS = {
     key.key_id: key
-    for key in (*NODE_KEYS.values(), *SUBMIT_KEYS.values(), *GOVERN_KEYS.values(), NEXT_KEY, NEWCOMER, STRANGER)
+    for key in (*NODE_KEYS.values(), *SUBMIT_KEYS.values(), *GOVERN_KEYS.values(), *SPARE, NEXT_KEY, NEWCOMER, STRANGER)
 }
 """Every private key there is, by id."""
-SHIFT_MS = 24 * 3_600_000
 
 
 class NoRules:
@@ -366,12 +372,90 @@ def governing(genesis: Genesis) -> dict[int, list[Callable[[list[bytes]], Deed]]
     }
 
 
-@cache
+@lru_cache(maxsize=64)
 def world(name: str) -> World:
-    """Return one of ``WORLDS``."""
-    parts = WORLDS[name]()
+    """Return one of ``WORLDS``, or the chain that chance makes of a number: ``chance-7``."""
+    parts = chance(int(name.removeprefix("chance-"))) if name.startswith("chance-") else WORLDS[name]()
     rules = rules_of(parts.genesis)
     return World(name, parts, rules, take_steps(parts, rules))
+
+
+def chance(number: int) -> Parts:
+    """Return a chain in which members do what comes to their minds, and votes and blocks are lost."""
+    rng = Random(number)
+    seats = rng.randint(1, 5)
+    genesis = make_genesis(name="chance", epoch_slots=rng.randint(2, 5), members=FIVE, seats=seats)
+    cluster, done, proposed = Cluster(genesis), [bytes(32)], None
+    for slot in range(rng.randint(8, 20)):
+        calls = [10 + 2 * slot, 11 + 2 * slot - rng.randint(0, 2)]
+        with suppress(LedgerError):  # alfa may be no member any more
+            cluster.submit(calls_of(genesis, calls, cluster.now_ms))
+        deeds = [any_deed(rng, genesis, done, slot) for _ in range(rng.choice((0, 1, 1, 2)))]
+        # Two thirds of the members agree but rarely by chance.
+        agreed, proposed = proposed, None
+        deeds += [(who, Kind.APPROVE, Approval(agreed)) for who in FIVE if agreed is not None and rng.random() < 0.9]
+        for who, kind, payload in deeds:
+            raw = make_payload(genesis, kind, payload, now_ms=cluster.now_ms, member=who)
+            with suppress(LedgerError):
+                cluster.submit(raw)
+                done.append(tx_id_of(decode(raw, Transaction).envelope))
+                proposed = done[-1] if kind is Kind.PROPOSE else proposed
+        quiet, deaf = rng.random() < 0.03, rng.random() < 0.2
+        with suppress(UnknownParent):
+            cluster.step(deliver=lambda m, q=quiet, d=deaf: not (q if isinstance(m, Block) else d))
+            continue
+        break  # sync would fetch the parent, this cluster has none
+    longest = max(cluster.peers, key=lambda peer: peer.engine.final.height)
+    return take_apart(longest.store, genesis) if longest.engine.final.height > 3 else chance(number + 10_000)
+
+
+def double_block(genesis: Genesis, member: str, *, height: int, slots: tuple[int, int]) -> Evidence:
+    """Return two headers that a member sealed, a fault where they are of one slot."""
+    key, chain_id = NODE_KEYS[member], chain_id_of(genesis)
+    signed = []
+    for slot, root in zip(slots, (b"\1" * 32, b"\2" * 32), strict=True):
+        rest = (0, bytes(32), EMPTY_TOTALS, root, bytes(32), bytes(32))
+        header = Header(1, chain_id, height, slot, bytes(32), key.key_id, bytes(32), *rest)
+        signed.append(SignedHeader(header, key.sign(block_id_of(header))))
+    return Evidence(key.public_key, [], sorted(signed, key=encode))
+
+
+def any_deed(rng: Random, genesis: Genesis, done: Sequence[bytes], height: int) -> Deed:
+    """Return something that a member may want to do, whether it may or not; proposals by all means."""
+    who, other = rng.choice(FIVE), rng.choice(FIVE)
+    late_ms = genesis.genesis_time_ms + rng.choice((1_000, 60_000, 60_000, 60_000, 10**10))
+    key_id = rng.choice((NODE_KEYS[who], SUBMIT_KEYS[who], GOVERN_KEYS[other], *SPARE)).key_id
+    key = rng.choice((*SPARE, NEXT_KEY)).public_key
+    changes = [
+        KeyChange(KeyOperation.ADD, key, rng.randint(1, 7), None),
+        KeyChange(KeyOperation.ROTATE, key, 0, key_id),
+        KeyChange(KeyOperation.REVOKE, None, 0, key_id),
+    ]
+    proposals = [
+        Proposal(
+            ProposalAction.ADMIT, rng.choice(("foxtrot", other)), 50, [MemberKey(key, rng.randint(4, 7))], 0, late_ms
+        ),
+        Proposal(ProposalAction.REWEIGH, other, rng.choice((1, 50, 300)), [], 0, late_ms),
+        Proposal(ProposalAction.REMOVE, other, 0, [], 0, late_ms),
+        Proposal(ProposalAction.READMIT, other, 0, [], 0, late_ms),
+        Proposal(ProposalAction.SEATS, None, 0, [], rng.randint(1, 6), late_ms),
+    ]
+    wanted = sorted(rng.sample(FIVE, rng.randint(0, 3)))
+    standing = Candidate(rng.choice((NODE_KEYS[who].key_id, key_id)), "", rng.choice(("", "AT", "GB-ENG")))
+    deeds: list[tuple[Kind, Payload]] = [
+        (Kind.KEY, KeyChanges(rng.sample(changes, rng.randint(1, 2)))),
+        (Kind.CANDIDATE, CandidateChange(rng.choice((None, standing)))),
+        (Kind.DELEGATE, Delegations([DelegationPart(name, rng.choice((10, 30, 50))) for name in wanted])),
+        (Kind.PROPOSE, rng.choice(proposals)),
+        *[(Kind.APPROVE, Approval(rng.choice(done[-3:])))] * 4,
+        (Kind.PROPOSE, rng.choice(proposals)),
+        (Kind.EVIDENCE, double_vote(genesis, other, height=rng.randint(1, height + 1))),
+        (
+            Kind.EVIDENCE,
+            double_block(genesis, other, height=rng.randint(1, height + 1), slots=rng.choice(((7, 7), (7, 8)))),
+        ),
+    ]
+    return (who, *rng.choice(deeds))
 
 
 def _plain(first_call: int = 0, slots: int = 9) -> Parts:
@@ -384,6 +468,23 @@ def _governed() -> Parts:
     return run(genesis, 20, deeds=governing(genesis))
 
 
+def _many() -> Parts:
+    """A transaction of more records than are looked at at once."""
+    genesis = make_genesis(name="many", members=("alfa",))
+    cluster = Cluster(genesis)
+    for slot in range(3):
+        cluster.submit(calls_of(genesis, range(slot * 260, slot * 260 + (260 if slot == 1 else 2)), cluster.now_ms))
+        cluster.step()
+    return take_apart(cluster.peers[0].store, genesis)
+
+
+def _tight() -> Parts:
+    """Blocks of five records at most, three of one member."""
+    genesis = make_genesis(name="tight", epoch_slots=4)
+    few = with_fields(genesis.parameters, block_records_max=5, block_bytes_max=6_000, member_share_milli=700)
+    return run(with_fields(genesis, parameters=few), 7, members=("alfa", "bravo"))
+
+
 def _alone() -> Parts:
     return run(make_genesis(name="alone", members=("alfa",)), 5)
 
@@ -393,7 +494,7 @@ WORLDS: dict[str, Callable[[], Parts]] = {
     "twin": lambda: _plain(first_call=1_000, slots=7),
     "governed": _governed,
     "alone": _alone,
+    "many": _many,
+    "tight": _tight,
 }
 """``twin`` has the genesis of ``plain`` and other blocks: what parts are taken from to be put into another chain."""
-
-__all__ = ["KEYS", "STRANGER", "World", "replace", "world"]

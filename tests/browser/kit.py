@@ -20,6 +20,7 @@ from ledger.codec import encode
 from ledger.crypto import PrivateKey
 from ledger.genesis import Genesis, chain_id_of, genesis_from_json
 from ledger.transaction import make_transaction, tx_id_of
+from node.api.page import POLICY
 from node.client import Client
 from node.keyfile import read_key
 from telephony.synthetic import Traffic, generate_records
@@ -122,7 +123,6 @@ def wait_until(what: str, is_so: Callable[[], Any], seconds: float = 60) -> None
 
 MODULES_URL = "http://localhost/"
 """Where ``serve_modules`` puts them: an origin that browsers hold for secure, as WebCrypto demands."""
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'"
 
 
 async def serve_modules(page: Page) -> None:
@@ -130,7 +130,7 @@ async def serve_modules(page: Page) -> None:
 
     async def answer(route: Route) -> None:
         name = route.request.url.removeprefix(MODULES_URL)
-        headers = {"Content-Security-Policy": POLICY}
+        headers = {"Content-Security-Policy": POLICY}  # what the node sends with them
         if name:
             await route.fulfill(path=ROOT / "node" / "explorer" / name, headers=headers)
         else:

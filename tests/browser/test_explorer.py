@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
+from ledger.crypto import PrivateKey
 from tests.browser.kit import BROWSER, DevNode
 
 pytestmark = BROWSER
@@ -151,6 +152,21 @@ async def test_from_a_block_to_a_record_and_its_fields(page: Page, node: DevNode
         await expect(body).to_contain_text(text)
     await page.go_back()
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Transaction")
+
+
+async def test_what_governs_is_shown_with_its_payload(page: Page, node: DevNode, tx_ids: list[str]) -> None:
+    public_key = PrivateKey.from_seed(b"of a browser test").public_key.hex()
+    node.ctl("key", "add", public_key, "--role", "submit", "--key", node.home / "govern.pem", "--node", node.url)
+    await show(page, node)
+    await page.get_by_role("searchbox").fill(public_key)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Key")
+    await expect(page.locator("main")).to_contain_text(public_key)
+    blocks = node.client.get("/v1/explore/blocks")["blocks"]
+    named = [node.client.get(f"/v1/explore/blocks/{b['height']}")["transactions"] for b in blocks if b["transactions"]]
+    tx_id = next(tx["tx_id"] for txs in named for tx in txs if tx["kind"] == "key")
+    await show(page, node, f"tx/{tx_id}")
+    await expect(page.locator("pre")).to_contain_text(public_key)
 
 
 async def test_search_goes_where_the_only_answer_is(page: Page, node: DevNode, tx_ids: list[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -211,23 +213,47 @@ def test_a_receipt_is_proven_without_the_node(node: LocalNode, handed: list[dict
     assert (status, said[0].startswith("OK: "), len(said)) == (0, True, 1)
 
 
-def test_a_receipt_shows_what_the_carrier_chooses(
-    node: LocalNode, records: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    part = make_private_part(
-        {"caller": "+442071838750", "callee": "sip:ben@host.test"}, [bytes([i]) * 32 for i in range(7)]
-    )
+@pytest.fixture(scope="module")
+def private_place(node: LocalNode, records: list[dict[str, Any]]) -> str:
+    """Return the place of a final record whose private part the node has."""
+    values = {"caller": "+442071838750", "callee": "sip:ben@host.test", "call_id": "a84b4c76e66710"}
+    part = make_private_part(values, [bytes([i]) * 32 for i in range(7)])
     record = {**records[36], "party_commitment": party_commitment(part).hex()}
     private = {field.name: {"salt": field.salt.hex(), "value": field.value.decode()} for field in part.fields}
     document = json.dumps({"record": record, "private": private})
     [handed] = ctl(node, "submit", "-", "--wait", "final", stdin=document)
-    out, place = tmp_path / "receipt.json", f"{handed['tx_id']}/{handed['index']}"
-    assert run(node, "receipt", place, "--reveal", "number", "--out", out).returncode == 1
-    assert run(node, "receipt", place, "--reveal", "caller", "--out", out, LEDGERCTL_TOKEN="").returncode == 1
-    ctl(node, "receipt", place, "--reveal", "caller", "--out", out, is_json=False)
+    return f"{handed['tx_id']}/{handed['index']}"
+
+
+def test_a_receipt_shows_what_the_carrier_chooses(node: LocalNode, private_place: str, tmp_path: Path) -> None:
+    out = tmp_path / "receipt.json"
+    assert run(node, "receipt", private_place, "--reveal", "number", "--out", out).returncode == 1
+    assert run(node, "receipt", private_place, "--reveal", "caller", "--out", out, LEDGERCTL_TOKEN="").returncode == 1
+    ctl(node, "receipt", private_place, "--reveal", "caller", "--out", out, is_json=False)
     status, said = verify(node, out)
     assert (status, said[1:]) == (0, ["  caller is what the record was made with: +442071838750"])
-    assert "ben@" not in out.read_text()
+    assert ("ben@" in out.read_text(), out.stat().st_mode & 0o777) == (False, 0o600)
+
+
+def test_the_commands_of_the_document(node: LocalNode, private_place: str, tmp_path: Path) -> None:
+    """As docs/audit.md has them, but for the one at a stopped agent: tests/node/test_vault_cli.py."""
+    section = re.search(r"^## Receipts$(.*?)^## ", (ROOT / "docs" / "audit.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert section is not None
+    commands = [shlex.split(line, comments=True) for line in re.findall(r"^\$ (.*)$", section[1], re.MULTILINE)]
+    assert [command[0] for command in commands] == ["ledgerctl", "ledger-verify", "ledgerctl", "ledger-agent"]
+    shutil.copy(node.place.home.parent / "genesis.json", tmp_path)
+    (tmp_path / "private.token").write_text(node.place.token)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    environment = {**os.environ, "PYTHONPATH": path, "LEDGERCTL_URL": node.place.url}
+    for program, *arguments in [*commands[:3], commands[1]]:
+        module = {"ledgerctl": "node.cli.ledgerctl", "ledger-verify": "node.cli.verify"}[program]
+        if program == "ledgerctl":
+            (tmp_path / "receipt.json").unlink(missing_ok=True)
+        command = [sys.executable, "-m", module, *(private_place if one == "TXID/INDEX" else one for one in arguments)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    shown = [line.split()[0] for line in done.stdout.splitlines()]
+    assert shown == ["OK:", "caller", "call_id"]
 
 
 def verify(node: LocalNode, receipt: Path) -> tuple[int, list[str]]:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.notes import parse_note_key
 from ledger.crypto import PrivateKey
 from ledger.errors import ConfigError, EncodingError
-from ledger.genesis import Role, chain_id_of, genesis_from_json
+from ledger.genesis import Role, chain_id_of, genesis_from_json, genesis_to_json
 from node.cli import ledgerctl
 from node.cli.lines import add_up, describe_briefly, describe_event, describe_totals, method_name, with_moments
 from node.cli.output import flatten, print_facts, shown
@@ -25,7 +26,7 @@ from node.cluster import free_ports, make_cluster
 from node.config import NodeConfig, load_config
 from node.development import make_development_chain
 from node.founding import Founder, make_genesis, parse_public_key
-from node.keyfile import read_key, read_secret, read_tokens
+from node.keyfile import read_key, read_log_key, read_secret, read_tokens
 from node.profile import energy_profile
 
 
@@ -94,6 +95,21 @@ def test_keygen_makes_no_half_of_a_pair(ctl, tmp_path: Path) -> None:
 def test_keygen_refuses_a_private_key_named_as_a_public_one(ctl, tmp_path: Path) -> None:
     run = ctl("keygen", tmp_path / "node.pub")
     assert (run.status, list(tmp_path.iterdir())) == (1, [])
+
+
+def test_keygen_of_a_log_key(ctl, tmp_path: Path) -> None:
+    path = tmp_path / "log.pem"
+    genesis = make_cluster(tmp_path / "net", ["solo"], genesis_time_ms=1_795_250_000_000).genesis
+    (tmp_path / "genesis.json").write_bytes(genesis_to_json(genesis))
+    facts = json.loads(ctl("keygen", path, "--log", "--genesis", tmp_path / "genesis.json", "--json").out)
+    origin = f"ledgerd/{chain_id_of(genesis).hex()}"
+    assert (facts["origin"], parse_note_key(facts["verifier_key"])) == (origin, read_log_key(path).note_key(origin))
+    assert (facts["public_key"], stat.S_IMODE(path.stat().st_mode)) == (read_log_key(path).public_key.hex(), 0o600)
+    assert ctl("keygen", path, "--log").status == 1
+    other = tmp_path / "node.pem"
+    assert ctl("keygen", other).status == 0
+    with pytest.raises(ConfigError, match=r"node\.pem: not a log key"):
+        read_log_key(other)
 
 
 def test_keygen_secret(ctl, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.audit.receipt_world import PRIVATE, World, private_part
 SECRET = bytes(range(32))
 NOVEMBER_MS = 1_795_231_128_494
 ANNA, BEN = "+442071838750", "sip:ben@host.test"
+AUDIT = (Path(__file__).parent.parent.parent / "docs" / "audit.md").read_text()
 DOCUMENT = (Path(__file__).parent.parent.parent / "docs" / "privacy.md").read_text()
 
 
@@ -125,6 +126,17 @@ def test_fields_are_added_to_a_receipt_and_verified_with_it(commands: Commands, 
         assert [field.name for field in verdict.revealed] == shown
         assert verdict.revealed[-1].value.decode() == PRIVATE["call_id"]
     assert PRIVATE["callee"] not in file.read_text()
+    [written] = re.findall(r"^\$ ledger-agent (vault disclose .* --receipt .*)$", AUDIT, re.MULTILINE)
+    done = CliRunner().invoke(
+        app,
+        [
+            {"RECORD_KEY": record_key.hex(), "receipt.json": str(file)}.get(word, word)
+            for word in written.replace("spool/vault", str(commands.folder))
+            .replace("member.secret", str(tmp_path / "secret"))
+            .split()
+        ],
+    )
+    assert (done.exception, done.stdout) == (None, f"{file} shows caller\n")
     commands.said("shred", "--subject", PRIVATE["callee"], "--reason", "letter 9")
     before = file.read_bytes()
     assert isinstance(commands.refused(*disclose("callee")), FieldError)

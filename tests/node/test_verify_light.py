@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
+from audit.export import export_chain
 from audit.lognote import make_note, origin_of
 from audit.notes import COSIGNATURE, LogKey, parse_note
 from ledger.genesis import Genesis, chain_id_of, genesis_to_json
 from ledger.payloads import Evidence, is_vote_fault
 from ledger.readable import from_readable
+from node.cli.ledgerctl import app as ledgerctl
+from node.cli.ledgerd import app as ledgerd
 from node.cli.verify import main
 from node.client import ApiFault
+from node.keyfile import read_log_key
 from tests.audit.chains import FIVE, Cluster, govern, make_genesis, make_raw
 from tests.audit.light_kit import PeerSource
 
@@ -270,6 +278,68 @@ def test_a_node_that_will_not_show_where_it_parted(
     sources[B].forge = lambda question, answer: [] if question == "headers" else answer
     status, out, _ = run("--compare", A, B)
     assert (status, "two blocks are final at one height" in out, "part at height" in out) == (1, True, False)
+
+
+# -- the guide ---------------------------------------------------------------------------------------------------------
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+
+
+def commands_of(section: str) -> list[tuple[list[str], list[str]]]:
+    """Return the commands in a section of the guide, each with the lines that it is said to print."""
+    text = GUIDE.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    found: list[tuple[list[str], list[str]]] = []
+    for line in "\n".join(re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)).splitlines():
+        if line.startswith("$ "):
+            found.append((shlex.split(line[2:]), []))
+        else:
+            found[-1][1].append(line)
+    return found
+
+
+def as_in_the_guide(line: str) -> str:
+    """Return a line with ids shortened to nothing: those of the guide are another chain's."""
+    return re.sub(r"[0-9a-f]{4,}(\.\.\.)?(?![0-9a-z])", "ID", line)
+
+
+def test_the_commands_of_the_guide(
+    run: Run, sources: dict[str, PeerSource], young: Cluster, forked: Cluster, genesis: Genesis
+) -> None:
+    urls = {name: f"http://{name}:8080" for name in "ac"}
+    sources[urls["a"]] = PeerSource(young.peers[0], genesis, name=urls["a"])
+    sources[urls["c"]] = PeerSource(forked.peers[0], genesis, name=urls["c"])
+    Path("chain.export").write_bytes(b"".join(export_chain(young.peers[0].store, genesis)))
+    (kept, _), (since, said) = commands_of("Since the last time")
+    assert run(*kept[1:])[0] == 0
+    sources[urls["a"]] = PeerSource(sources[A].peer, genesis, name=urls["a"])
+    status, out, _ = run(*since[1:])
+    assert (status, [as_in_the_guide(line) for line in out.splitlines()]) == (
+        0,
+        [as_in_the_guide(line) for line in said],
+    )
+    [(compare, said)] = commands_of("Comparing nodes")
+    status, out, _ = run(*compare[1:])
+    assert (status, [as_in_the_guide(line) for line in out.splitlines()[:3]]) == (
+        1,
+        [as_in_the_guide(line) for line in said],
+    )
+    assert set(json.loads(Path("evidence.json").read_bytes())["conflict"]) >= {"proofs", "first_difference", "accused"}
+
+
+def test_the_note_of_the_guide(run: Run, sources: dict[str, PeerSource], genesis: Genesis) -> None:
+    keygen, node, push, (verify, said) = commands_of("Notes and tiles")
+    assert CliRunner().invoke(ledgerctl, keygen[0][1:]).exit_code == 0
+    name = verify[-1].partition("+")[0]
+    note = make_note(sources[A].final(), read_log_key(Path("log.pem")))
+    witness = LogKey.generate()
+    Path("note").write_bytes(note.signed(witness.cosign(note.text, name, 1_795_250_000)).to_bytes())
+    assert run(A, "--since", block_at(sources[A], 5), "--save-checkpoint", "far.json")[0] == 0
+    status, out, _ = run(*verify[1:-1], witness.note_key(name, COSIGNATURE).to_text(), "--since", "far.json")
+    assert (status, [as_in_the_guide(out.rstrip())]) == (0, [as_in_the_guide(line) for line in said])
+    options = {option for parameter in typer.main.get_command(ledgerd).params for option in parameter.opts}
+    assert {word for word in node[0] if word.startswith("--")} <= options
+    pushes = typer.main.get_command(ledgerctl).commands["witness"].commands["push"]
+    assert {word for word in push[0] if word.startswith("--")} <= {one for each in pushes.params for one in each.opts}
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
