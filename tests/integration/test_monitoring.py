@@ -118,6 +118,23 @@ def test_panels_ask_for_what_is_told() -> None:
     assert len(list(panels())) > 30
 
 
+def test_the_dashboard_can_be_imported_and_read() -> None:
+    document = json.loads((FOLDER / "dashboard.json").read_text())
+    found = document["panels"]
+    assert len({panel["id"] for panel in found}) == len(found)
+    places = [panel["gridPos"] for panel in found]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert max(x for x, _ in cells) < 24
+    assert len(set(cells)) == len(cells)
+    drawn = [panel for panel in found if panel["type"] != "row"]
+    assert [panel["title"] for panel in drawn if panel["datasource"]["uid"] != "${datasource}"] == []
+    variables = {variable["name"] for variable in document["templating"]["list"]}
+    named = set(re.findall(r"\$\{?(\w+)", (FOLDER / "dashboard.json").read_text()))
+    assert named - variables == {"__rate_interval", "__all"}
+
+
 @pytest.mark.parametrize(
     ("expr", "faults"),
     [
