@@ -184,7 +184,7 @@ def check_shown(document: Any, commitment: bytes) -> Any:
     if not isinstance(document, dict):
         raise Refused("", "not an object")
     for name in sorted(document.keys() ^ {"name", "salt", "path", kind}):
-        raise Refused(ascii(name)[1:-1][:100], "unknown field" if name in document else "missing field")
+        raise Refused(ascii(name)[1:-1][:100] or "''", "unknown field" if name in document else "missing field")
     fields = {name: document[name] for name in ("name", "salt")}
     try:
         fields["value"] = document[kind].encode().hex() if kind == "value" else document[kind]

@@ -327,7 +327,7 @@ class Struct(Type):
             raise Refused("", "not an object")
         for name in value:
             if name not in self.fields:
-                raise Refused(ascii(name)[1:-1][:100], "unknown field")
+                raise Refused(ascii(name)[1:-1][:100] or "''", "unknown field")
         for name in self.fields:
             if name not in value:
                 raise Refused(name, "missing field")
