@@ -13,14 +13,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from typer.testing import CliRunner
 
+from audit.history import HistoryTree
 from audit.lognote import finality_of, origin_of
 from audit.notes import COSIGNATURE, LogKey, NoteKey, parse_note, parse_tree_head
 from audit.since import Earlier, extend
-from audit.tiles import parse_tile, tiles_of
+from audit.tiles import Tile, parse_tile, tile_bytes, tiles_of
 from ledger import merkle
-from ledger.errors import BadSignature, InvalidProof
+from ledger.errors import BadSignature, InvalidProof, StoreDamaged
+from ledger.store import MemoryStore, WriteBatch, height_key
 from node.api import ApiParts, make_app
-from node.api.tiles import COSIGNED_SHOWN_MS
+from node.api.tiles import COSIGNED_SHOWN_MS, TileReader
 from node.cli.ledgerctl import app as ledgerctl
 from node.client import ApiFault, Client
 from node.keyfile import new_token
@@ -190,6 +192,19 @@ async def test_partial_tiles_of_before_are_still_there(log: Log) -> None:
     govern(log.cluster, slots=30)
     assert await log.get("/tile/0/000.p/13") == before
     assert parse_tile("0/000.p/13").width * merkle.HASH_BYTES == len(before[1])
+
+
+async def test_tiles_above_the_lowest_level_are_kept_as_far_as_they_go() -> None:
+    store = MemoryStore()
+    store.write(WriteBatch(puts=[(height_key(height), height.to_bytes(32)) for height in range(1, 3_000)]))
+    tree = HistoryTree(store, bytes(32))
+    reader = TileReader(tree)
+    for width in (2, 9, 4, 11):
+        assert await reader.read(Tile(1, 0, width)) == tile_bytes(Tile(1, 0, width), tree)
+    store.write(WriteBatch(puts=[(height_key(height), None) for height in range(1, 2_000)]))
+    assert len(await reader.read(Tile(1, 0, 11))) == 11 * 32
+    with pytest.raises(StoreDamaged):
+        await reader.read(Tile(0, 0))
 
 
 async def test_without_a_key_and_before_anything_is_final() -> None:
