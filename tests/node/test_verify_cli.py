@@ -288,7 +288,7 @@ def test_a_running_nodes_directory(run: Run, data_dir: Path, genesis_file: Path,
 
 
 def test_a_bug_is_said_in_one_line(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_: 1 / 0)
+    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_a, **_k: 1 / 0)
     status, _, err = run(export)
     assert (status, "an error of the program itself" in err) == (2, True)
 
