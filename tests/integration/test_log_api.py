@@ -333,3 +333,20 @@ async def test_from_the_command_line(log: Log) -> None:
     log.cluster.submit(make_raw(log.cluster.genesis, range(900, 903), now_ms=log.cluster.now_ms))
     done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [*options, "--token", TOKEN, "--json"])
     assert json.loads(done.stdout) == {"height": 20, "origin": log.witness.origin, "time_s": [TIME_S]}
+
+
+async def test_from_the_command_line_again_and_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A witness that refuses is told of, and asked again."""
+    slept: list[int] = []
+
+    def sleep(seconds: int) -> None:
+        slept.append(seconds)
+        log.witness.origin = "another" if len(slept) == 1 else origin_of(log.cluster.peers[0].engine.chain_id)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    options = ["witness", "push", log.witness_url, "--key", log.witness.note_key.to_text(), "--url", log.url]
+    done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [*options, "--token", TOKEN, "--every", "9"])
+    assert (done.exit_code, slept, done.stdout.count("height 20 cosigned")) == (0, [9, 9, 9], 2)
+    assert "error: it does not know this chain" in done.stderr
