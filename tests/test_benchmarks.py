@@ -29,6 +29,8 @@ KEYS = {
     "audit_speedup_2_jobs",
     "audit_rss_growth_mb",
     "receipt_ms",
+    "explorer_first_paint_ms",
+    "explorer_idle_cpu_percent",
     "idle_cpu_percent",
     "rss_growth_mb",
     "agent_durable_records_per_s",
