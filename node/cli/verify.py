@@ -94,6 +94,7 @@ def verify(
     if compare:
         from node.cli.verify_light import compare_urls
 
+        refuse("--compare begins at genesis", {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint})
         tell(*compare_urls(targets, genesis), json_file)
     if len(targets) != 1:
         raise ConfigError("one target at a time", where="TARGET", hint="--compare holds several nodes side by side")
@@ -106,15 +107,16 @@ def verify(
 
         tell(*refer(target, genesis, seen, save_checkpoint), json_file)
     if is_receipt(target):
-        if seen:
-            raise ConfigError("a receipt has no chain to look for a head in", where="--since")
+        refuse("a receipt has no chain", {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint})
         raise typer.Exit(verify_one_receipt(Path(target), genesis, json_file))
     if is_note(target):
         from node.cli.verify_light import verify_note
 
+        refuse("a note has no chain", {"--save-checkpoint": save_checkpoint})
         data = read_file(Path(target), NOTE_BYTES_MAX)
         trusted = load_genesis(None, target, genesis)
         tell(*verify_note(data, trusted, name=target, keys=keys or [], since=seen), json_file)
+    refuse("a chain is signed by no log", {"--key": keys})
     if is_url(target) and seen and not full:
         from node.cli.verify_light import verify_since
 
@@ -149,6 +151,13 @@ def audit(
         write_checkpoint(save, LightCheckpoint(1, report.chain_id, report.final))
     typer.echo(report.sentence())
     raise typer.Exit(OK if report.ok else NOT_OK)
+
+
+def refuse(why: str, options: dict[str, object]) -> None:
+    """Raise ConfigError where one of some options was given that mean nothing here."""
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{why}: this option means nothing here", where=name)
 
 
 def tell(status: int, line: str, report: dict[str, Any], json_file: Path | None) -> NoReturn:

@@ -616,6 +616,27 @@ async def test_metrics_are_what_prometheus_reads(api):
     assert 'ledgerd_rejected_total{reason="bad-signature"} 3.0' in text
 
 
+async def test_what_is_handed_in_is_measured_by_route(api):
+    for _ in range(2):
+        await api.post("/v1/records", document(1, setup_ms=NOW_MS - 5 * 3_600_000))
+    await api.post("/v1/records", {"record": {}})
+    await api.post("/v1/nothing", {})
+    await api.get("/v1/records/x/0")
+    async with api.client.post("/v1/records", json=document(2)) as response:
+        assert response.status == 401
+    async with api.client.get("/metrics") as response:
+        lines = (await response.text()).splitlines()
+    assert [line for line in lines if line.startswith("ledgerd_ingest_requests_total")] == [
+        'ledgerd_ingest_requests_total{route="/v1/records",status="200"} 1.0',
+        'ledgerd_ingest_requests_total{route="/v1/records",status="201"} 1.0',
+        'ledgerd_ingest_requests_total{route="/v1/records",status="400"} 1.0',
+        'ledgerd_ingest_requests_total{route="/v1/records",status="401"} 1.0',
+    ]
+    assert 'ledgerd_ingest_seconds_count{route="/v1/records"} 2.0' in lines
+    # The second time it was there already, and is counted once.
+    assert 'ledgerd_flagged_records_total{flag="overlong-call"} 1.0' in lines
+
+
 # -- who may ask, and how --------------------------------------------------------------------------------------------
 
 
