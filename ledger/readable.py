@@ -38,7 +38,7 @@ def parse_json(data: bytes) -> Any:
 
 def shown_name(name: str) -> str:
     """Return the name of a field that somebody else gave, for a terminal: on one line, no escape sequences, bounded."""
-    return ascii(name)[1:-1][:NAME_CHARS_SHOWN]
+    return ascii(name)[1:-1][:NAME_CHARS_SHOWN] or "''"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -569,6 +569,21 @@ async def test_events_come_as_they_happen_and_end(api):
     assert api.node.subscriptions[0].is_closed
 
 
+async def test_a_reader_that_leaves_is_no_fault(api, caplog):
+    """Closed like a browser's tab: the next event finds nobody there."""
+    response = await api.client.get("/v1/events")
+    assert await response.content.readline() == b": ledgerd\n"
+    response.close()
+    (subscription,) = api.node.subscriptions
+    for _ in range(100):
+        api.node.tick()
+        await api.post("/v1/records", document(1 + api.node.submissions))
+        if subscription.is_closed:
+            break
+    assert subscription.is_closed
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_live_streams_end_when_the_node_stops(api):
     async with api.client.get("/v1/events") as response:
         assert await response.content.readline() == b": ledgerd\n"

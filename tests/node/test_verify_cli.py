@@ -222,6 +222,9 @@ def test_the_genesis_file_beside_the_target_is_found(
         (["http://127.0.0.1:1", "http://127.0.0.1:2", "--compare", "--genesis", "GENESIS"], "the node does not answer"),
         (["EXPORT", "--json", "missing/report.json"], "cannot be written"),
         (["RECEIPT", "--since", f"1:{'00' * 32}"], "--since: a receipt has no chain"),
+        (["RECEIPT", "--save-checkpoint", "far"], "--save-checkpoint: a receipt has no chain"),
+        (["EXPORT", "--key", "x"], "--key: a chain is signed by no log"),
+        (["http://a", "http://b", "--compare", "--since", "TEXT"], "--since: --compare begins at genesis"),
         (["VERSION"], "another format version"),
         (["http://127.0.0.1:1"], "the node cannot be reached"),
         (["http://"], "not an address"),
@@ -285,7 +288,7 @@ def test_a_running_nodes_directory(run: Run, data_dir: Path, genesis_file: Path,
 
 
 def test_a_bug_is_said_in_one_line(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_: 1 / 0)
+    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_a, **_k: 1 / 0)
     status, _, err = run(export)
     assert (status, "an error of the program itself" in err) == (2, True)
 
