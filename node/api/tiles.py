@@ -20,6 +20,7 @@ from audit.lognote import make_note, origin_of
 from audit.notes import NOTE_BYTES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
 from audit.tiles import TILE_HASHES, Tile, parse_tile, tile_bytes
 from ledger.errors import BadSignature
+from ledger.merkle import HASH_BYTES
 from node.api.access import read_body
 from node.api.parts import CONTEXT, Context
 from node.api.problems import NotConfigured, NotFound, json_response
@@ -28,8 +29,9 @@ NOTES_KEPT: Final = 64
 """Notes signed last: a witness answers within seconds, blocks become final about once a second."""
 COSIGNED_SHOWN_MS: Final = 600_000
 """For so long a cosigned note is preferred to newer ones without: witnesses are asked about once a minute."""
-TILES_KEPT: Final = 128
-"""Full tiles above level 0, a megabyte: each stands for 65,536 blocks and more that need not be read again."""
+TILES_KEPT: Final = 1_024
+"""Tiles above level 0, of 8 KB each: one stands for 65,536 blocks or more, a quarter of a second of work. Those of two
+years of one-second blocks."""
 READERS_MAX: Final = 2
 """Tiles made at once; the first of a high level needs a pass over the chain."""
 FOREVER: Final = "public, max-age=31536000, immutable"
@@ -107,22 +109,30 @@ class TileReader:
 
     def __init__(self, history: HistoryTree) -> None:
         self._history = history
-        self._kept: OrderedDict[Tile, bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._busy = asyncio.Semaphore(READERS_MAX)
 
     async def read(self, tile: Tile) -> bytes:
         """Return what is in a tile that the tree has. Raises StoreDamaged."""
-        kept = self._kept.get(tile)
-        if kept is not None:
-            self._kept.move_to_end(tile)
-            return kept
-        async with self._busy:
-            data = await asyncio.to_thread(tile_bytes, tile, self._history)
-        if tile.level and tile.width == TILE_HASHES:
-            self._kept[tile] = data
-            while len(self._kept) > TILES_KEPT:
-                self._kept.popitem(last=False)
-        return data
+        if not tile.level:
+            async with self._busy:
+                return await asyncio.to_thread(tile_bytes, tile, self._history)
+        place, size = (tile.level, tile.index), tile.width * HASH_BYTES
+        known = self._kept.get(place, b"")
+        if len(known) < size:
+            async with self._busy:
+                known = await self._widen(tile, self._kept.get(place, b""))
+        self._kept[place] = max(known, self._kept.get(place, b""), key=len)
+        self._kept.move_to_end(place)
+        while len(self._kept) > TILES_KEPT:
+            self._kept.popitem(last=False)
+        return known[:size]
+
+    async def _widen(self, tile: Tile, known: bytes) -> bytes:
+        """Return the hashes known of a tile, and those up to its width behind them: a tile only ever grows."""
+        done = len(known) // HASH_BYTES
+        first, count = tile.index * TILE_HASHES + done, max(0, tile.width - done)
+        return known + b"".join(await asyncio.to_thread(self._history.subtree_roots, first, count, tile.leaves))
 
 
 NOTES: web.AppKey[LogNotes] = web.AppKey("notes", LogNotes)
