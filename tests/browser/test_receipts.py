@@ -157,6 +157,27 @@ async def test_whatever_is_changed_fails_at_the_same_place(modules: Page) -> Non
         await check_same_verdicts(modules, receipts, one["genesis"])
 
 
+async def test_objects_of_any_fields_are_refused_by_name(modules: Page) -> None:
+    """A field's name may be that of something which every object of JavaScript has."""
+    one = next(one for one in RECEIPTS["receipts"] if one["name"] == "all shown, one of them no text")
+    places = ((), ("record",), ("record", "quality"), ("key",), ("revealed", 0))
+    receipts = []
+    for name in ("constructor", "toString", "__proto__", "hasOwnProperty"):
+        for place in places:
+            document = json.loads(one["file"])
+            inner = document
+            for key in place:
+                inner = inner[key]
+            inner[name] = {}
+            receipts.append(json.dumps(document))
+        for field in ("tx_id", "index", "record", "final", "key", "set_changes", "revealed"):
+            receipts.append(json.dumps({**json.loads(one["file"]), field: {name: 1}}))
+    await check_same_verdicts(modules, receipts, one["genesis"])
+    genesis = json.loads(genesis_text(one["genesis"])) | {"chain_id": {}}
+    (found,) = await verdicts(modules, [(one["file"], json.dumps(genesis))])
+    assert (found["ok"], found["where"]) == (False, "genesis: chain_id")
+
+
 async def test_base64_and_bytes_that_were_touched(modules: Page) -> None:
     """A byte flipped, one left out, one more, inside each packed field."""
     one = next(one for one in RECEIPTS["receipts"] if one["name"] == "two changes of seven, a third under way")
