@@ -20,7 +20,7 @@ from consensus.setchange import VotingProof
 from consensus.votes import VotingSet
 from ledger.block import VOTING_SET_MAX, Certificate, CertificatePart, Header, block_id_of
 from ledger.cdr import CallRecord
-from ledger.codec import Bytes32, Bytes33, Bytes64, Count, MemberId, TimeMs, Wire, decode, encode
+from ledger.codec import Bytes32, Bytes33, Bytes64, Count, MemberId, TimeMs, Wire, decode, encode, type_name
 from ledger.crypto import key_id_of
 from ledger.entries import KeyEntry, KeyStanding, PendingSet, Producer, VotingEntry
 from ledger.errors import EncodingError, FieldError, InvalidProof, LedgerError
@@ -184,12 +184,10 @@ def unpack(text: str, kind: type[T], *, where: str) -> T:
     """Return the struct that ``pack`` wrote. Raises InvalidProof."""
     try:
         return decode(unpack_bytes(text, where=where), kind)
-    except FieldError as error:
-        raise InvalidProof(
-            error.what, where=f"{where}.{error.where}", expected=error.expected, actual=error.actual
-        ) from None
     except EncodingError as error:
-        raise InvalidProof(error.what, where=where, expected=error.expected, actual=error.actual) from None
+        # What is wrong as a whole is named by its type.
+        place = where if error.where in {"", type_name(kind)} else f"{where}.{error.where}"
+        raise InvalidProof(error.what, where=place, expected=error.expected, actual=error.actual) from None
 
 
 def pack_path(hashes: Sequence[bytes]) -> str:

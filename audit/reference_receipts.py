@@ -97,7 +97,7 @@ def prove(data: bytes, genesis_json: bytes) -> Proven:
         place_ = f"set_changes[{number}]"
         coming = check_final(place_, unpack(place_, packed, FINAL_PROOF), trusted, chain_id)
         if coming is None:
-            raise Refused(place_, "no change of the voting set")
+            raise Refused(f"{place_}.pending", "no change of the voting set")
         trusted = coming
     check_final("final", final, trusted, chain_id)
     shown = [] if revealed is None else check_revealed(revealed, receipt.record.party_commitment)
@@ -181,21 +181,29 @@ def check_revealed(revealed: Any, commitment: bytes) -> list[Any]:
 def check_shown(document: Any, commitment: bytes) -> Any:
     """Return one private field that is shown."""
     kind = "value_hex" if isinstance(document, dict) and "value_hex" in document else "value"
-    if not isinstance(document, dict) or document.keys() != {"name", "salt", "path", kind}:
-        raise Refused("", "not an object of name, salt, path and one value")
+    if not isinstance(document, dict):
+        raise Refused("", "not an object")
+    for name in sorted(document.keys() ^ {"name", "salt", "path", kind}):
+        raise Refused(ascii(name)[1:-1][:100] or "''", "unknown field" if name in document else "missing field")
     fields = {name: document[name] for name in ("name", "salt")}
     try:
         fields["value"] = document[kind].encode().hex() if kind == "value" else document[kind]
     except (AttributeError, UnicodeEncodeError):
         raise Refused("value", "not text") from None
-    field = decode(encode(PRIVATE_FIELD.plain(fields)), PRIVATE_FIELD)
+    try:
+        field = decode(encode(PRIVATE_FIELD.plain(fields)), PRIVATE_FIELD)
+    except Refused as error:
+        raise Refused(kind, error.what) if error.where == "value" else error from None
     if kind == "value_hex" and field.value.decode("utf-8", "replace").encode() == field.value:
         raise Refused("value_hex", "is text, which is shown as value")
     if not isinstance(document["path"], str):
         raise Refused("path", "not base64")
     index = PRIVATE_FIELDS.index(field.name)
-    leaf = tagged_hash("private", field)
-    check_path("", leaf, (index, len(PRIVATE_FIELDS)), document["path"], commitment)
+    path = unpack_path("path", document["path"])
+    if len(path) > 3:
+        raise Refused("path", "longer than from one of seven leaves")
+    if root_by_path(tagged_hash("private", field), index, len(PRIVATE_FIELDS), path) != commitment:
+        raise Refused("", "does not lead to the record's party_commitment")
     return field
 
 
@@ -228,5 +236,10 @@ def unpack_path(place: str, text: str) -> list[bytes]:
 
 def check_path(place: str, data: bytes, leaf: tuple[int, int], text: str, root: bytes) -> None:
     """Check that a packed path leads from ``data``, leaf (index, size), to ``root``."""
-    if root_by_path(data, *leaf, unpack_path(place, text)) != root:
-        raise Refused(place, "does not lead to the root")
+    path = unpack_path(place, text)
+    if leaf[0] >= leaf[1]:
+        raise Refused(f"{place}.index", "beyond the last leaf")
+    found_root = root_by_path(data, *leaf, path)
+    if found_root is None:
+        raise Refused(place, "not of the length that leads to the root")
+    expect(f"{place}.root", found_root, root)

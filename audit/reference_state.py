@@ -144,7 +144,7 @@ def parse_json(data: bytes) -> Any:
         fields: dict[str, Any] = {}
         for name, value in pairs:
             if name in fields:
-                raise Refused(ascii(name)[1:-1][:100], "given twice")
+                raise Refused(ascii(name)[1:-1][:100] or "''", "given twice")
             fields[name] = value
         return fields
 

@@ -255,7 +255,7 @@ FINAL_PROOF = Struct(
     t_id=BYTES32,
     parts=Array(Struct("SignedPart", signers=Bytes(1, 3), signatures=Array(BYTES64, 1, 21)), 1, 2),
 )
-PACKED = Text(r"[A-Za-z0-9+/=]{0,65536}")
+PACKED = Text(r"(?s:.{0,65536})")
 FLAG = Number(0, 1)
 RECEIPT = Struct(
     "Receipt",

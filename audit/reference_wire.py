@@ -235,8 +235,8 @@ class Text(Type):
 
     def plain(self, value: Any) -> Any:
         """See ``Type``."""
-        if not isinstance(value, str) or not value.isascii():
-            raise Refused("", "not a string of ASCII")
+        if not isinstance(value, str) or any("\ud800" <= char <= "\udfff" for char in value):
+            raise Refused("", "not a string")
         return value
 
 
@@ -327,7 +327,7 @@ class Struct(Type):
             raise Refused("", "not an object")
         for name in value:
             if name not in self.fields:
-                raise Refused(ascii(name)[1:-1][:100], "unknown field")
+                raise Refused(ascii(name)[1:-1][:100] or "''", "unknown field")
         for name in self.fields:
             if name not in value:
                 raise Refused(name, "missing field")

@@ -72,7 +72,7 @@ def _check_one(document: Any, commitment: bytes, where: str) -> PrivateField:
     if not isinstance(document, dict):
         raise InvalidProof("wrong type", where=where, expected="an object")
     value_name = "value_hex" if "value_hex" in document else "value"
-    for name in document.keys() ^ {"name", value_name, "salt", "path"}:
+    for name in sorted(document.keys() ^ {"name", value_name, "salt", "path"}):
         what = "unknown field" if name in document else "missing field"
         raise InvalidProof(what, where=f"{where}.{shown_name(name)}")
     value = document[value_name]

@@ -18,9 +18,8 @@ from audit.final import FinalReader, FinalView
 from audit.history import HistoryTree
 from audit.lognote import make_note, origin_of
 from audit.notes import NOTE_BYTES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
-from audit.tiles import TILE_HASHES, Tile, parse_tile, tile_bytes
+from audit.tiles import Tile, parse_tile, tile_bytes
 from ledger.errors import BadSignature
-from ledger.merkle import HASH_BYTES
 from node.api.access import read_body
 from node.api.parts import CONTEXT, Context
 from node.api.problems import NotConfigured, NotFound, json_response
@@ -30,8 +29,8 @@ NOTES_KEPT: Final = 64
 COSIGNED_SHOWN_MS: Final = 600_000
 """For so long a cosigned note is preferred to newer ones without: witnesses are asked about once a minute."""
 TILES_KEPT: Final = 1_024
-"""Tiles above level 0, of 8 KB each: one stands for 65,536 blocks or more, a quarter of a second of work. Those of two
-years of one-second blocks."""
+"""Tiles above level 0, of 8 KB: each hash stands for 256 blocks and more that need not be read again. All those of
+two years of one-second blocks, so that nobody can ask for the one that was just let go."""
 READERS_MAX: Final = 2
 """Tiles made at once; the first of a high level needs a pass over the chain."""
 FOREVER: Final = "public, max-age=31536000, immutable"
@@ -109,30 +108,22 @@ class TileReader:
 
     def __init__(self, history: HistoryTree) -> None:
         self._history = history
+        # As much of each tile as was asked for until now: what is partial grows with the chain.
         self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._busy = asyncio.Semaphore(READERS_MAX)
 
     async def read(self, tile: Tile) -> bytes:
         """Return what is in a tile that the tree has. Raises StoreDamaged."""
-        if not tile.level:
-            async with self._busy:
-                return await asyncio.to_thread(tile_bytes, tile, self._history)
-        place, size = (tile.level, tile.index), tile.width * HASH_BYTES
-        known = self._kept.get(place, b"")
-        if len(known) < size:
-            async with self._busy:
-                known = await self._widen(tile, self._kept.get(place, b""))
-        self._kept[place] = max(known, self._kept.get(place, b""), key=len)
-        self._kept.move_to_end(place)
-        while len(self._kept) > TILES_KEPT:
-            self._kept.popitem(last=False)
-        return known[:size]
-
-    async def _widen(self, tile: Tile, known: bytes) -> bytes:
-        """Return the hashes known of a tile, and those up to its width behind them: a tile only ever grows."""
-        done = len(known) // HASH_BYTES
-        first, count = tile.index * TILE_HASHES + done, max(0, tile.width - done)
-        return known + b"".join(await asyncio.to_thread(self._history.subtree_roots, first, count, tile.leaves))
+        place = tile.level, tile.index
+        async with self._busy:
+            kept = self._kept.get(place, b"") if tile.level else b""
+            data = await asyncio.to_thread(tile_bytes, tile, self._history, begin=kept)
+        if tile.level:
+            self._kept[place] = max(data, self._kept.get(place, b""), key=len)
+            self._kept.move_to_end(place)
+            while len(self._kept) > TILES_KEPT:
+                self._kept.popitem(last=False)
+        return data
 
 
 NOTES: web.AppKey[LogNotes] = web.AppKey("notes", LogNotes)

@@ -39,18 +39,21 @@ def exported(source: ChainSource, genesis: Genesis) -> Iterator[BinaryIO]:
     Raises StoreError where the source cannot be read, StoreDamaged where its bytes are not those that were written.
     """
     from audit.export import FrameType, export_block, export_finality, make_frame, make_preamble
+    from audit.raw import Head
     from ledger.codec import encode
     from ledger.genesis import chain_id_of
 
     source.open(chain_id_of(genesis))
+    first_height = source.head.first_height
     with tempfile.TemporaryFile(prefix="ledger-verify-") as file:
         for block in source.blocks():
             file.writelines(export_block(block))
         file.writelines(export_finality(source.finality()))
         file.seek(0)
-        # A node may have gone on meanwhile: what the source holds is known once it has been read.
+        # A node may have gone on meanwhile, and was perhaps asked again from where a connection was lost.
+        head = Head(first_height, source.head.final_height, source.head.final_id)
         carried = source.genesis() or encode(genesis)
-        front = [make_frame(FrameType.GENESIS, carried), make_frame(FrameType.HEAD, encode(source.head))]
+        front = [make_frame(FrameType.GENESIS, carried), make_frame(FrameType.HEAD, encode(head))]
         yield cast("BinaryIO", Joined(io.BytesIO(make_preamble() + b"".join(front)), cast("BinaryIO", file)))
 
 

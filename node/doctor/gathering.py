@@ -259,8 +259,7 @@ def _genesis_of(client: Client) -> Genesis | None:
 def _prove(follower: Follower) -> Proof:
     """Follow a node from the genesis file to its final block."""
     try:
-        for _ in follower.poll():
-            pass
+        follower.catch_up()
     except InvalidProof as error:
         return Proof(follower.client.point.height, lie=error.sentence())
     except ApiFault as error:

@@ -29,7 +29,7 @@ export function whyNotSecure() {
 }
 
 /** Return the text at `path` of the node. Throws Problem. */
-async function fetchText(path) {
+export async function fetchText(path) {
   const response = await fetch(path, { cache: "no-store", credentials: "omit" });
   if (response.ok) return response.text();
   throw new Problem(response.status, await response.json().catch(() => null));

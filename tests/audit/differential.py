@@ -22,10 +22,13 @@ from typing import Any
 from unittest.mock import patch
 
 from audit import reference
+from audit.receipt import verify_receipt
 from ledger.crypto import PrivateKey
-from ledger.genesis import genesis_to_json
+from ledger.errors import InvalidProof
+from ledger.genesis import Genesis, genesis_to_json
 from tests.audit.agreement import Place, audited, referred
-from tests.audit.mutations import KINDS, mutant
+from tests.audit.mutations import mutant
+from tests.audit.receipt_mutations import receipt_mutant
 
 EACH = 16
 """Of the signatures made here, one of so many is looked at all the same."""
@@ -116,6 +119,37 @@ def judge(seeds: Sequence[int]) -> Tally:
     return tally
 
 
+def judge_receipts(seeds: Sequence[int]) -> Tally:
+    """Return what both say of the mutants of receipts of some seeds."""
+    tally = Tally()
+    for seed in seeds:
+        kind, genesis, genesis_json, data = receipt_mutant(seed)
+        mine = outcome(audited_receipt, data, genesis)
+        other = outcome(referred_receipt, data, genesis_json)
+        kind = f"receipt: {kind}"
+        tally.verdicts[kind, mine[0]] += 1
+        if mine[0] == "not ok":
+            tally.places[f"receipt: {mine[2]}"] += 1
+        if mine != other or mine[0] == "crash":
+            tally.disagreements.append((seed, kind, mine, other))
+    return tally
+
+
+def audited_receipt(data: bytes, genesis: Genesis) -> tuple[Place, str]:
+    """Return what ``ledger-verify`` says of a receipt."""
+    try:
+        verdict = verify_receipt(data, genesis)
+    except InvalidProof as error:
+        return ("not ok", 0, error.where), ""
+    return ("ok", verdict.height, ""), verdict.sentence()
+
+
+def referred_receipt(data: bytes, genesis_json: bytes) -> tuple[Place, str]:
+    """Return what the reference says of a receipt."""
+    verdict = reference.verify_receipt(data, genesis_json)
+    return ("ok" if verdict.ok else "not ok", verdict.height, verdict.where), verdict.sentence
+
+
 def _without_indexes(where: str) -> str:
     return "".join(char for char in where if not char.isdigit())
 
@@ -136,6 +170,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./scripts/differential", description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=2_000, metavar="N", help="mutants (default 2000)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the first mutant, the next one's is N + 1")
+    parser.add_argument("--receipts", type=int, metavar="N", help="mutants of receipts (default a quarter of --count)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default 2)")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="write the first mutant and its genesis.json here")
     return parser.parse_args(given)
@@ -144,28 +179,40 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Run mutants through both verifiers; return 0 where they agree on every one, else 1."""
     options = arguments_of(given)
-    seeds = range(options.seed, options.seed + max(options.count, 1))
     if options.keep is not None:
         _, world, data = mutant(options.seed)
         options.keep.write_bytes(data)
         options.keep.with_suffix(".genesis.json").write_bytes(genesis_to_json(world.genesis))
-    chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
-    begun, tally, done = time.monotonic(), Tally(), 0
+    receipts = options.count // 4 if options.receipts is None else options.receipts
+    work = [(judge, seeds) for seeds in _chunks(options.seed, options.count)]
+    work += [(judge_receipts, seeds) for seeds in _chunks(options.seed, receipts)]
+    begun, tally, told = time.monotonic(), Tally(), 0
     with ProcessPoolExecutor(max(options.jobs, 1), initializer=_begin_apart) as pool:
-        for seeds_done, part in zip(chunks, pool.map(judge, chunks), strict=True):
+        for part in pool.map(_judge_chunk, work):
             tally.add(part)
-            before, done = done, done + len(seeds_done)
-            if done // 1_000 > before // 1_000:
-                sys.stderr.write(f"{done:,} of {len(seeds):,} mutants, {len(tally.disagreements)} disagreements\n")
+            done = tally.verdicts.total()
+            if done // 1_000 > told:
+                told = done // 1_000
+                sys.stderr.write(
+                    f"{done:,} of {options.count + receipts:,}, {len(tally.disagreements)} disagreements\n"
+                )
     show(tally, time.monotonic() - begun)
     return 1 if tally.disagreements else 0
+
+
+def _chunks(first: int, count: int) -> list[range]:
+    return [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
+
+
+def _judge_chunk(work: tuple[Callable[[Sequence[int]], Tally], Sequence[int]]) -> Tally:
+    return work[0](work[1])
 
 
 def show(tally: Tally, seconds: float) -> None:
     """Print what many mutants came to."""
     verdicts = ("ok", "not ok", "damaged", "unusable", "crash")
     lines = [f"{'mutation':32}" + "".join(f"{verdict:>9}" for verdict in verdicts)]
-    for kind in sorted(KINDS):
+    for kind in sorted({kind for kind, _verdict in tally.verdicts}):
         counts = [tally.verdicts[kind, verdict] for verdict in verdicts]
         lines += [f"{kind:32}" + "".join(f"{count:>9,}" for count in counts)]
     count = tally.verdicts.total()

@@ -302,14 +302,18 @@ def item_changed(rng: Random, w: World) -> bytes:
 
 @kind
 def record_repeated(rng: Random, w: World) -> bytes:
-    """A call that was recorded before, at the same time or some time apart: which records are void follows."""
+    """A call that was recorded before, or nearly at that time: which records are void follows."""
     height, index, transaction = _place(rng, w, Kind.RECORDS)
-    _, _, earlier = _place(rng, w, Kind.RECORDS)
+    member_id = transaction.envelope.member_id
+    before = [w.parts.transaction(at, n) for at in range(1, height + 1) for n in range(len(w.parts.body(at)))]
+    own = [one for one in before if one.envelope.kind is Kind.RECORDS and one.envelope.member_id == member_id]
     items = list(transaction.items)
-    record = msgpack.unpackb(rng.choice(earlier.items))
-    near = rng.choice((0, 4_999, 5_000, 60_000, 60_000 - record[5] % 60_000, -(record[5] % 60_000) - 1))
-    record = shifted(record, near + rng.choice((0, 0, 1, -1, 4_999, 5_000, -5_000, -5_001)))
-    record[2] = rng.choice((record[2], record[2], 1, 2, 3))
+    record = msgpack.unpackb(rng.choice(rng.choice(own).items))
+    # Into the first seconds of the next minute, the last ones of the minute before, or anywhere near.
+    next_ms, edge_ms = 60_000 - record[5] % 60_000, rng.choice((0, 1, 4_998, 4_999, 5_000, 5_001))
+    by_ms = rng.choice((next_ms + edge_ms, next_ms - 60_001 - edge_ms, 0, edge_ms, -edge_ms, next_ms + 60_000))
+    record = shifted(record, by_ms)
+    record[2] = rng.choice((*[record[2]] * 7, 1, 2, 3))
     items.insert(rng.randrange(len(items) + 1), encode(record))
     return _put_back(rng, w, height, index, signed(transaction, items))
 
@@ -630,14 +634,17 @@ SOURCES: Sequence[str] = (
     *(["plain"] * 6 + ["governed"] * 8 + ["alone"] * 3 + ["tight"] * 3 + ["many"]),
     *(f"chance-{number}" for number in range(24)),
 )
+WEIGHTS = {"record_changed": 3, "record_repeated": 2, "deeds_added": 4, "deed_changed": 2, "item_changed": 2}
+"""How often a kind is drawn, where not once: what has the most to it."""
 ATTEMPTS_MAX = 100
 
 
 def mutant(seed: int) -> tuple[str, World, bytes]:
     """Return the kind, the world and the export of the mutant of a seed."""
     rng = Random(seed)
+    names = [name for name in sorted(KINDS) for _ in range(WEIGHTS.get(name, 1))]
     for _ in range(ATTEMPTS_MAX):
-        name = rng.choice(sorted(KINDS))
+        name = rng.choice(names)
         w = world(rng.choice(SOURCES))
         try:
             data = KINDS[name](rng, w)

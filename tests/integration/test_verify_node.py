@@ -17,8 +17,9 @@ from audit.export import export_chain
 from audit.source import NodeSource
 from audit.verify import verify_chain
 from ledger.errors import StoreError
-from ledger.genesis import Genesis
+from ledger.genesis import Genesis, genesis_to_json
 from ledger.leveldb import LevelStore
+from node.cli.verify_reference import refer_chain
 from tests.audit.chains import rules_of
 from tests.audit.conftest import data_dir, genesis, original
 from tests.audit.tamper import Parts
@@ -135,3 +136,13 @@ def test_a_bar_on_a_terminal(original: Parts, tmp_path: Path) -> None:
     os.close(leader)
     assert (process.returncode, out.startswith(b"OK: 14 blocks, 110 records")) == (0, True)
     assert b"auditing" in seen
+
+
+def test_the_second_implementation_reads_a_node(node: Node, genesis: Genesis, tmp_path: Path) -> None:
+    """By what the first asks of it, lost connection and all."""
+    path = tmp_path / "genesis.json"
+    path.write_bytes(genesis_to_json(genesis))
+    node.cut_after = [20]
+    verdict = refer_chain(node.url, path)
+    assert (verdict.ok, verdict.height, verdict.counts["records"]) == (True, 14, 110)
+    assert len(node.asked) == 2

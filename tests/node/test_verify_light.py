@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from audit.export import export_chain
 from audit.lognote import make_note, origin_of
 from audit.notes import COSIGNATURE, LogKey, parse_note
+from audit.since import earlier_from_file
+from ledger.errors import ConfigError
 from ledger.genesis import Genesis, chain_id_of, genesis_to_json
 from ledger.payloads import Evidence, is_vote_fault
 from ledger.readable import from_readable
@@ -30,6 +34,20 @@ from tests.audit.light_kit import PeerSource
 
 Run = Callable[..., tuple[int, str, str]]
 A, B = "http://a", "http://b"
+SCRAPS = [
+    '{"record"',
+    '{"head_id"',
+    ": {}",
+    ': "0"',
+    ": [",
+    '{"final"',
+    ', "height": 1',
+    "}",
+    "]",
+    "ledgerd/",
+    "\n1\n",
+    "\n\n— ",
+]
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +240,14 @@ def test_what_was_not_seen_of_this_chain(change: str, run: Run, sources: dict[st
     Path("seen").write_text(text)
     status, out, err = run(A, "--since", "seen")
     assert (status, out, "seen: not something seen of this chain" in err) == (2, "", True)
+
+
+@given(st.binary(max_size=300) | st.builds("".join, st.lists(st.sampled_from(SCRAPS), max_size=9)).map(str.encode))
+def test_anything_else_was_not_seen(data: bytes) -> None:
+    genesis = make_genesis(name="governed", members=FIVE, seats=4)
+    with pytest.raises(ConfigError, match="not something seen of this chain") as caught:
+        earlier_from_file(data, genesis, where="seen")
+    assert caught.value.where == "seen"
 
 
 # -- comparing ---------------------------------------------------------------------------------------------------------

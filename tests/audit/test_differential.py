@@ -1,0 +1,86 @@
+"""A share of what ``./scripts/differential`` does: both verifiers agree on mutants of chains and receipts.
+
+More of them, by the thousand: ``./scripts/differential --count 20000``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from audit import reference, reference_state, reference_transactions
+from tests.audit.differential import judge, judge_receipts, main, remembering
+from tests.audit.mutations import KINDS, mutant
+from tests.audit.receipt_mutations import receipt_mutant
+
+SHARE = 60
+"""Mutants of each of ``PARTS`` parts, so that several processes share them."""
+PARTS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def remembered() -> Iterator[None]:
+    with remembering():
+        yield
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_both_agree_on_mutants_of_chains(part: int) -> None:
+    tally = judge(range(part * SHARE, (part + 1) * SHARE))
+    assert tally.disagreements == []
+    assert tally.verdicts.total() == SHARE
+    # Not all for one reason, and some are good.
+    assert len(tally.places) > 15
+    assert sum(count for (_kind, verdict), count in tally.verdicts.items() if verdict == "ok") > 3
+
+
+def test_both_agree_on_mutants_of_receipts() -> None:
+    tally = judge_receipts(range(200))
+    assert tally.disagreements == []
+    assert len(tally.places) > 15
+    assert sum(count for (_kind, verdict), count in tally.verdicts.items() if verdict == "ok") > 20
+
+
+def test_a_mutant_follows_from_its_seed() -> None:
+    for seed in range(40):
+        assert mutant(seed)[::2] == mutant(seed)[::2]
+        assert receipt_mutant(seed) == receipt_mutant(seed)
+
+
+def test_every_kind_is_drawn() -> None:
+    assert {mutant(seed)[0] for seed in range(360)} == set(KINDS)
+
+
+# -- a verifier with a fault is found out ------------------------------------------------------------------------------
+
+
+def is_found(first: int) -> bool:
+    """Tell whether one of some mutants shows a difference."""
+    return any(judge([seed]).disagreements for seed in range(first, first + 600))
+
+
+FAULTS = {
+    "void records": (reference_transactions, "EDGE_MS", 0, 140),
+    "seals": (reference.Chain, "check_seal", lambda *_given: None, 100),
+    "certificates": (reference, "check_certificate", lambda *_given: None, 0),
+    "proposals": (reference_state, "_check_proposal", lambda *_given: None, 450),
+}
+"""What is wrong then, and from which seed on to look: far from all mutants show it."""
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_reference_is_found(name: str) -> None:
+    place, attribute, wrong, first = FAULTS[name]
+    with patch.object(place, attribute, wrong):
+        assert is_found(first)
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert (
+        main(["--count", "4", "--receipts", "2", "--seed", "7", "--jobs", "1", "--keep", str(tmp_path / "m.export")])
+        == 0
+    )
+    assert capsys.readouterr().out.splitlines()[-1].endswith("0 disagreements")
