@@ -34,7 +34,10 @@ WIRE_TYPES: list[type[Wire]] = [
     kind
     for module in MODULES
     for name, kind in vars(module).items()
-    if isinstance(kind, type) and issubclass(kind, Wire) and kind is not Wire and kind.__module__ == module.__name__
+    if isinstance(kind, type)
+    and issubclass(kind, Wire)
+    and kind is not Wire
+    and kind.__module__ == module.__name__
     # FORMLESS_RECORD is a CallRecord that is read faster, and no struct of the protocol.
     and name == kind.__name__
 ]
