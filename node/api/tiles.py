@@ -28,8 +28,9 @@ NOTES_KEPT: Final = 64
 """Notes signed last: a witness answers within seconds, blocks become final about once a second."""
 COSIGNED_SHOWN_MS: Final = 600_000
 """For so long a cosigned note is preferred to newer ones without: witnesses are asked about once a minute."""
-TILES_KEPT: Final = 128
-"""Tiles above level 0, a megabyte: each of their hashes stands for 256 blocks and more that need not be read again."""
+TILES_KEPT: Final = 1_024
+"""Tiles above level 0, of 8 KB: each hash stands for 256 blocks and more that need not be read again. All those of
+two years of one-second blocks, so that nobody can ask for the one that was just let go."""
 READERS_MAX: Final = 2
 """Tiles made at once; the first of a high level needs a pass over the chain."""
 FOREVER: Final = "public, max-age=31536000, immutable"

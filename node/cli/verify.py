@@ -6,9 +6,11 @@ Exit status: 0 where everything holds, 1 where something does not, 2 where nothi
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 OK, NOT_OK, UNREADABLE = 0, 1, 2
 NOTE_BYTES_MAX = 1 << 20
+
+P = ParamSpec("P")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -62,7 +66,21 @@ Resume = Annotated[
 ]
 
 
+def interruptible(command: Callable[P, None]) -> Callable[P, None]:
+    """Return a command that says in a sentence that it was interrupted; a status of 1 would be a verdict."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Unfinished("interrupted") from None
+
+    return run
+
+
 @app.command()
+@interruptible
 def verify(
     targets: Annotated[
         list[str],
@@ -94,31 +112,38 @@ def verify(
     if compare:
         from node.cli.verify_light import compare_urls
 
-        refuse("--compare begins at genesis", {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint})
+        refuse(
+            "--compare begins at genesis",
+            {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint, "--resume": resume},
+        )
         tell(*compare_urls(targets, genesis), json_file)
     if len(targets) != 1:
         raise ConfigError("one target at a time", where="TARGET", hint="--compare holds several nodes side by side")
     target = targets[0]
     seen = since or []
     if reference:
-        if resume is not None:
-            raise ConfigError("the second implementation keeps nothing to go on from", where="--resume")
+        refuse("the second implementation keeps nothing to go on from", {"--resume": resume})
         from node.cli.verify_reference import refer
 
         tell(*refer(target, genesis, seen, save_checkpoint), json_file)
     if is_receipt(target):
-        refuse("a receipt has no chain", {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint})
+        refuse(
+            "a receipt has no chain",
+            {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint, "--resume": resume},
+        )
         raise typer.Exit(verify_one_receipt(Path(target), genesis, json_file))
     if is_note(target):
         from node.cli.verify_light import verify_note
 
-        refuse("a note has no chain", {"--save-checkpoint": save_checkpoint})
+        refuse("a note has no chain", {"--save-checkpoint": save_checkpoint, "--resume": resume})
         data = read_file(Path(target), NOTE_BYTES_MAX)
         trusted = load_genesis(None, target, genesis)
         tell(*verify_note(data, trusted, name=target, keys=keys or [], since=seen), json_file)
     refuse("a chain is signed by no log", {"--key": keys})
     if is_url(target) and seen and not full:
         from node.cli.verify_light import verify_since
+
+        refuse("proofs are asked for, not blocks; --full audits them", {"--resume": resume})
 
         tell(*verify_since(target, genesis, seen, save_checkpoint), json_file)
     audit(target, genesis, seen, save_checkpoint, json_file, jobs, resume)
@@ -138,13 +163,10 @@ def audit(
     from audit.verify import KnownHead
     from node.cli.checkpoints import read_seen, write_checkpoint
 
-    try:
-        with closing(open_source(target)) as source:
-            trusted = load_genesis(source, target, genesis)
-            known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
-            report = run_audit(source, trusted, known, jobs=jobs, resume=resume)
-    except KeyboardInterrupt:
-        raise Unfinished("interrupted before the audit began") from None
+    with closing(open_source(target)) as source:
+        trusted = load_genesis(source, target, genesis)
+        known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
+        report = run_audit(source, trusted, known, jobs=jobs, resume=resume)
     if json_file is not None:
         write_json(json_file, report.to_json())
     if report.ok and report.final is not None:

@@ -22,7 +22,7 @@ PARTS = {
     "one_node": {"one_node": 300},
     "four_nodes": {"four_nodes": 420},
     "consensus": {"finality": 900},
-    "audit": {"audit_chain": 600, "receipts": 240},
+    "audit": {"audit_chain": 600, "reference": 240, "receipts": 240, "explorer": 600},
     "idle": {"idle": 240},
     "memory": {"memory": 600},
     "ingest": {"ingest": 600},

@@ -300,3 +300,29 @@ def test_progress_in_plain_lines(run: Run, export: Path, monkeypatch: pytest.Mon
     assert "height 1 of 14, " in err
     assert err.splitlines()[-1].startswith("height 14 of 14, ")
     assert err.splitlines()[-1].endswith(" records/s, 0 s left")
+
+
+@pytest.mark.parametrize("where", ["node.cli.verify.run_audit", "node.cli.verify.open_source", "audit.verify._take_in"])
+def test_an_interruption_is_no_verdict(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupt)
+    status, out, err = run(export)
+    hint = " after height 0. With --resume FILE an audit can go on" if where.startswith("audit") else ""
+    assert (status, out, err.splitlines()[-1]) == (2, "", f"ledger-verify: interrupted{hint}")
+
+
+def test_an_audit_is_gone_on_with(run: Run, export: Path, genesis_file: Path, tmp_path: Path, ok: str) -> None:
+    state = tmp_path / "audit.state"
+    for _ in range(2):
+        status, out, err = run(export, "--genesis", genesis_file, "--resume", state)
+        assert (status, out) == (0, ok)
+    assert f"goes on after height 14, as {state} says; what is below is not looked at again" in err
+    status, _, err = run(genesis_file, "--resume", state)
+    assert (status, "a receipt has no chain: this option means nothing here" in err) == (2, True)
+    status, _, err = run(export, "--reference", "--resume", state)
+    assert (status, "the second implementation keeps nothing to go on from" in err) == (2, True)
+    state.write_bytes(b"no state")
+    status, _, err = run(export, "--genesis", genesis_file, "--resume", state)
+    assert (status, err.splitlines()[-1].startswith(f"ledger-verify: {state}: not the state of an audit")) == (2, True)
