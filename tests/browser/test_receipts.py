@@ -171,8 +171,8 @@ async def test_objects_of_any_fields_are_refused_by_name(modules: Page) -> None:
                 inner = inner[key]
             inner[name] = {}
             receipts.append(json.dumps(document))
-        for field in ("tx_id", "index", "record", "final", "key", "set_changes", "revealed"):
-            receipts.append(json.dumps({**json.loads(one["file"]), field: {name: 1}}))
+        fields = ("tx_id", "index", "record", "final", "key", "set_changes", "revealed")
+        receipts += [json.dumps({**json.loads(one["file"]), field: {name: 1}}) for field in fields]
     await check_same_verdicts(modules, receipts, one["genesis"])
     genesis = json.loads(genesis_text(one["genesis"])) | {"chain_id": {}}
     (found,) = await verdicts(modules, [(one["file"], json.dumps(genesis))])
