@@ -93,7 +93,7 @@ class LookAhead:
         the chain has shown to be worth the start.
         state: returns that after the last block verified.
         """
-        self._count = min(JOBS_MAX, len(os.sched_getaffinity(0)) if jobs is None else jobs)
+        self._count = min(JOBS_MAX, _cores() if jobs is None else jobs)
         self._alone_bytes = ALONE_BYTES if jobs is None else 0
         self._pool = pool
         self._state = state
@@ -169,6 +169,11 @@ class LookAhead:
         self._open.is_sent = True
         self._pool.send(self._open)
         self._open = Batch()
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _size_of(block: RawBlock) -> int:

@@ -15,7 +15,7 @@ from audit.vouch import NOTHING, Vouched
 from consensus.election import Election
 from consensus.epochs import NextEpoch, Position, begin_block, genesis_position, schedule_of, voting_sets
 from consensus.finality import BranchFinality
-from consensus.recovery import make_final_point
+from consensus.recovery import make_final_point, restore_position
 from consensus.rows import FinalPoint
 from consensus.schedule import Schedule, producer_at
 from consensus.setchange import VotingProof, prove_voting
@@ -37,6 +37,7 @@ from ledger.codec import decode, decode_each, type_name
 from ledger.errors import EncodingError, InvalidBlock, InvalidVote, LedgerError, WrongProducer
 from ledger.genesis import Genesis
 from ledger.record_index import Overlay, SeenRecords
+from ledger.state import State
 from ledger.transaction import Transaction
 from ledger.transition import ChainState, apply_block, block_time_ms
 from ledger.validation import CheckedTransaction, Rules, check_transaction
@@ -73,12 +74,14 @@ class ChainAuditor:
         voting: the sets that had to sign the last block.
         founders: the voting set of genesis.
         header: of the last block; None for genesis.
+        index: of the record keys and transactions that counted.
     """
 
-    def __init__(self, genesis: Genesis, rules: Rules) -> None:
+    def __init__(self, genesis: Genesis, rules: Rules, index: AuditIndex | None = None) -> None:
+        """index: of what counted, where it is to be saved; it is closed with this."""
         self._genesis = genesis
         self._rules = rules
-        self._index = AuditIndex()
+        self.index = AuditIndex() if index is None else index
         self._raw: dict[bytes, bytes] = {}
         self.position = genesis_position(genesis)
         self.schedule = schedule_of(self.chain.state)
@@ -99,9 +102,17 @@ class ChainAuditor:
         """Return what the certificates carried up to the last block prove."""
         return self.position.finality
 
+    def go_on(self, point: FinalPoint, header: Header, state: State) -> None:
+        """Go on after a block that was verified before, as its ``final_point`` and what it comes with say."""
+        self.position, self.voting, below = restore_position(point, self.chain.chain_id, state)
+        self.schedule, self.next_voting, self.header = schedule_of(state), voting_sets(state), header
+        here = Checkpoint(self.chain.height, self.chain.block_id)
+        votables = [*below, Votable(Link(self.finality.justified, here), self.voting)]
+        self._votables = {votable.link.target.height: votable for votable in votables}
+
     def close(self) -> None:
         """Let go of temporary files."""
-        self._index.close()
+        self.index.close()
 
     def add(self, raw: RawBlock, vouched: Vouched = NOTHING) -> Applied:
         """Verify the next block and take it in. Raises a LedgerError whose ``where`` names the first difference.
@@ -116,7 +127,7 @@ class ChainAuditor:
         finality = self._finality_after(sealed.certificate)
         body = _decode(raw.body, BodyItems, "body")
         transactions = self._check_transactions(raw, body)
-        seen = SeenRecords(self._index, [])
+        seen = SeenRecords(self.index, [])
         time_ms = block_time_ms(self._genesis, header.slot)
         begin = begin_block(self.position, schedule, election, header.slot, finality.final)
         # [REJECT] Bounds, void records, counts, totals and roots are what the contents give
@@ -128,7 +139,7 @@ class ChainAuditor:
                 "stored under another id", where="block_id", expected=chain.block_id, actual=raw.stated_id
             )
         expiries: dict[bytes, int] = {tx.tx_id: tx.envelope.expires_ms for tx in transactions}
-        self._index.count(header.height, seen.overlay, expiries, time_ms)
+        self.index.count(header.height, seen.overlay, expiries, time_ms)
         self._raw.clear()
         self.header = header
         self._advance(Position(chain, finality, header.height if body else self.position.last_records_height), schedule)

@@ -33,11 +33,13 @@ class ChainSource(ABC):
         name: what a person calls it: a path or an address.
         head: what the source says it holds; there once ``open`` was called, and only final once ``blocks`` is through:
             a running node may go on meanwhile.
-        store: the copy of a data directory, whose derived rows can be audited too; None for other sources.
+        has_rows: whether it has derived rows, which can be audited too.
+        store: where they are, once ``open`` was called: the copy of a data directory; None for other sources.
     """
 
     name: str
     head: Head
+    has_rows = False
     store: Store | None = None
 
     @abstractmethod
@@ -49,8 +51,8 @@ class ChainSource(ABC):
         """Find out what the source says it holds. Raises StoreError."""
 
     @abstractmethod
-    def blocks(self) -> Iterator[RawBlock]:
-        """Yield the blocks in order of height. Raises StoreDamaged."""
+    def blocks(self, first_height: int = 1) -> Iterator[RawBlock]:
+        """Yield the blocks from ``first_height`` on in order of height. Raises StoreDamaged."""
 
     @abstractmethod
     def finality(self) -> RawFinality:
@@ -78,6 +80,7 @@ class DirectorySource(ChainSource):
         holds no store.
         """
         self.name = str(path)
+        self.has_rows = True
         self._path = find_store(path)
         self._temporary = Path(tempfile.mkdtemp(prefix="ledger-verify-"))
         self._copy = self._temporary / "copy"
@@ -108,10 +111,10 @@ class DirectorySource(ChainSource):
                 pass
             self.head = read_head(self.store, chain_id)
 
-    def blocks(self) -> Iterator[RawBlock]:
+    def blocks(self, first_height: int = 1) -> Iterator[RawBlock]:
         """See ``ChainSource.blocks``."""
         assert self.store is not None
-        for height in range(1, self.head.final_height + 1):
+        for height in range(first_height, self.head.final_height + 1):
             block = read_raw_block(self.store, height)
             if block is None:
                 return
@@ -193,9 +196,9 @@ class ExportSource(ChainSource):
     def open(self, chain_id: bytes) -> None:
         """See ``ChainSource.open``; the export was opened already."""
 
-    def blocks(self) -> Iterator[RawBlock]:
-        """See ``ChainSource.blocks``."""
-        return self._reader.blocks()
+    def blocks(self, first_height: int = 1) -> Iterator[RawBlock]:
+        """See ``ChainSource.blocks``; what lies before is read past."""
+        return (block for block in self._reader.blocks() if block.height >= first_height)
 
     def finality(self) -> RawFinality:
         """See ``ChainSource.finality``."""
@@ -225,9 +228,11 @@ class NodeSource(ChainSource):
     def open(self, chain_id: bytes) -> None:
         """See ``ChainSource.open``; the node was asked already."""
 
-    def blocks(self) -> Iterator[RawBlock]:
+    def blocks(self, first_height: int = 1) -> Iterator[RawBlock]:
         """See ``ChainSource.blocks``. After a lost connection the node may be ahead, and gives more."""
-        height, lost = 1, 0
+        height, lost = first_height, 0
+        if first_height > 1:
+            self._ask_again(first_height)
         while True:
             try:
                 for block in self._reader.blocks():
@@ -237,13 +242,16 @@ class NodeSource(ChainSource):
                 lost += 1
                 if lost > RECONNECTS_MAX or not _is_cut(error):
                     raise _unreachable(self._url, error) from None
-                genesis = self._reader.genesis
-                self._reader = self._ask(height)
-                if self._reader.genesis != genesis:
-                    raise StoreError("the node changed its genesis on the way", where=self._url) from None
-                self.head = self._reader.head
+                self._ask_again(height)
                 continue
             return
+
+    def _ask_again(self, height: int) -> None:
+        genesis = self._reader.genesis
+        self._reader = self._ask(height)
+        if self._reader.genesis != genesis:
+            raise StoreError("the node changed its genesis on the way", where=self._url)
+        self.head = self._reader.head
 
     def finality(self) -> RawFinality:
         """See ``ChainSource.finality``."""

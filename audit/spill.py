@@ -39,14 +39,12 @@ class Spill:
         """file: open for reading and writing; a temporary one where not given."""
         self._file = cast("BinaryIO", tempfile.TemporaryFile(prefix="ledger-verify-")) if file is None else file  # noqa: SIM115
         self._name = name
-        self._begin = self._file.tell()
+        # Offset 0 stands for no frame.
+        self._begin = self._file.tell() or self._file.write(b"\0")
 
     def append(self, kind: SpillType, payload: bytes) -> int:
         """Append a frame and return where it begins; never 0."""
         offset = self._file.seek(0, 2)
-        if not offset:
-            # 0 stands for no frame.
-            offset = self._file.write(b"\0")
         crc = zlib.crc32(payload, zlib.crc32(_CHECKED.pack(kind, len(payload))))
         self._file.write(_FRAME.pack(kind, len(payload), crc) + payload)
         return offset

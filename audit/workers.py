@@ -112,8 +112,8 @@ class Workers(Pool):
                 if message is None:
                     break
                 held.popleft().answer.set_result(decode_loose(message, Answer))
-        except (OSError, ValueError):
-            # Nobody reads its input any more, or it was closed here.
+        except Exception:  # noqa: BLE001, S110 - whatever it is, whoever waits for an answer is told below
+            # As a rule nobody reads its input any more, or it was closed here.
             pass
         if not self._is_closing:
             self._lose(process, held)

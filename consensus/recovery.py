@@ -16,7 +16,7 @@ from ledger.block import BlockId, Height, Slot
 from ledger.errors import StoreDamaged
 from ledger.genesis import Genesis, chain_id_of
 from ledger.record_index import Overlay
-from ledger.state import state_from_rows
+from ledger.state import State, state_from_rows
 from ledger.store import Space, Store, space_range
 from ledger.transition import ChainState
 
@@ -44,6 +44,18 @@ def restore_tree(genesis: Genesis, store: Store) -> BlockTree:
             hint="Start with the genesis file of the chain in this data directory, or with an empty one",
         )
     state = state_from_rows(store.scan(*space_range(Space.STATE)), block.sealed.header.state_root)
+    position, voting, votables = restore_position(point, chain_id, state)
+    root = BlockNode(block, position, schedule_of(state), voting, parent=None, overlay=Overlay())
+    return BlockTree(root, {votable.link.target.block_id: votable for votable in votables})
+
+
+def restore_position(
+    point: FinalPoint, chain_id: bytes, state: State
+) -> tuple[Position, tuple[VotingSet, ...], list[Votable]]:
+    """Return what ``make_final_point`` was given: the position, the sets that had to sign its block, those below it.
+
+    state: after that block.
+    """
     chain = ChainState(
         chain_id,
         Height(point.height),
@@ -57,14 +69,14 @@ def restore_tree(genesis: Genesis, store: Store) -> BlockTree:
         Checkpoint(point.branch_final_height, point.branch_final_id),
     )
     sets = {row.set_id: VotingSet(row.set_id, tuple(row.producers)) for row in point.sets}
-    position = Position(chain, finality, point.last_records_height)
-    voting = tuple(sets[i] for i in point.set_ids)
-    root = BlockNode(block, position, schedule_of(state), voting, parent=None, overlay=Overlay())
-    below = {}
-    for row in point.below:
-        link = Link(Checkpoint(row.s_height, row.s_id), Checkpoint(row.t_height, row.t_id))
-        below[row.t_id] = Votable(link, tuple(sets[i] for i in row.set_ids))
-    return BlockTree(root, below)
+    below = [
+        Votable(
+            Link(Checkpoint(row.s_height, row.s_id), Checkpoint(row.t_height, row.t_id)),
+            tuple(sets[i] for i in row.set_ids),
+        )
+        for row in point.below
+    ]
+    return Position(chain, finality, point.last_records_height), tuple(sets[i] for i in point.set_ids), below
 
 
 def final_point_of(tree: BlockTree) -> FinalPoint:

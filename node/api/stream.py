@@ -41,6 +41,9 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         await response.write(b": ledgerd\n\n")
         await _relay(response, subscription.__aiter__())
+    except ConnectionResetError:
+        # The reader left, as every browser does in the end: nothing to tell anybody, in the log least of all.
+        pass
     finally:
         live.discard(subscription)
         subscription.close()

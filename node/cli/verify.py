@@ -6,13 +6,15 @@ Exit status: 0 where everything holds, 1 where something does not, 2 where nothi
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import closing
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec
 
 import typer
 
-from ledger.errors import ConfigError, LedgerError, StoreDamaged
+from ledger.errors import ConfigError, LedgerError, StoreDamaged, Unfinished
 from node.cli.verify_audit import run_audit, say
 
 if TYPE_CHECKING:
@@ -22,10 +24,63 @@ if TYPE_CHECKING:
 OK, NOT_OK, UNREADABLE = 0, 1, 2
 NOTE_BYTES_MAX = 1 << 20
 
+P = ParamSpec("P")
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
+GenesisFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--genesis", metavar="FILE", readable=False, help="The genesis file you trust; else one beside the target."
+    ),
+]
+Since = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--since",
+        metavar="SEEN",
+        help="What was seen earlier must be in the chain: HEIGHT:ID, or a file: checkpoint, report, receipt, note. "
+        "A node is then asked for proofs, not for its blocks.",
+    ),
+]
+SaveCheckpoint = Annotated[
+    Path | None,
+    typer.Option("--save-checkpoint", metavar="FILE", readable=False, help="Keep what the next --since needs."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Worker processes, 1 for none; else one for each core where the chain is long enough.",
+    ),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume", metavar="FILE", readable=False, help="Keep here how far the audit came, and go on from there."
+    ),
+]
+
+
+def interruptible(command: Callable[P, None]) -> Callable[P, None]:
+    """Return a command that says in a sentence that it was interrupted; a status of 1 would be a verdict."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise Unfinished("interrupted") from None
+
+    return run
+
+
 @app.command()
+@interruptible
 def verify(
     targets: Annotated[
         list[str],
@@ -33,28 +88,12 @@ def verify(
             metavar="TARGET", help="Data directory, export file, http://HOST:PORT of a node, receipt, or note."
         ),
     ],
-    genesis: Annotated[
-        Path | None,
-        typer.Option(
-            "--genesis", metavar="FILE", readable=False, help="The genesis file you trust; else one beside the target."
-        ),
-    ] = None,
-    since: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--since",
-            metavar="SEEN",
-            help="What was seen earlier must be in the chain: HEIGHT:ID, or a file: checkpoint, report, receipt, note. "
-            "A node is then asked for proofs, not for its blocks.",
-        ),
-    ] = None,
+    genesis: GenesisFile = None,
+    since: Since = None,
     full: Annotated[
         bool, typer.Option("--full", help="With --since and a node: audit its blocks all the same.")
     ] = False,
-    save_checkpoint: Annotated[
-        Path | None,
-        typer.Option("--save-checkpoint", metavar="FILE", readable=False, help="Keep what the next --since needs."),
-    ] = None,
+    save_checkpoint: SaveCheckpoint = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Say whether nodes have one history, where they part, who signed both.")
     ] = False,
@@ -62,6 +101,8 @@ def verify(
         list[str] | None, typer.Option("--key", metavar="VKEY", help="A log or witness that must have signed the note.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the report here.")] = None,
+    jobs: Jobs = None,
+    resume: Resume = None,
     reference: Annotated[bool, typer.Option("--reference", help="By the second implementation, slowly.")] = False,
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
@@ -71,33 +112,52 @@ def verify(
     if compare:
         from node.cli.verify_light import compare_urls
 
+        refuse(
+            "--compare begins at genesis",
+            {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint, "--resume": resume},
+        )
         tell(*compare_urls(targets, genesis), json_file)
     if len(targets) != 1:
         raise ConfigError("one target at a time", where="TARGET", hint="--compare holds several nodes side by side")
     target = targets[0]
     seen = since or []
     if reference:
+        refuse("the second implementation keeps nothing to go on from", {"--resume": resume})
         from node.cli.verify_reference import refer
 
         tell(*refer(target, genesis, seen, save_checkpoint), json_file)
     if is_receipt(target):
-        if seen:
-            raise ConfigError("a receipt has no chain to look for a head in", where="--since")
+        refuse(
+            "a receipt has no chain",
+            {"--since": since, "--key": keys, "--save-checkpoint": save_checkpoint, "--resume": resume},
+        )
         raise typer.Exit(verify_one_receipt(Path(target), genesis, json_file))
     if is_note(target):
         from node.cli.verify_light import verify_note
 
+        refuse("a note has no chain", {"--save-checkpoint": save_checkpoint, "--resume": resume})
         data = read_file(Path(target), NOTE_BYTES_MAX)
         trusted = load_genesis(None, target, genesis)
         tell(*verify_note(data, trusted, name=target, keys=keys or [], since=seen), json_file)
+    refuse("a chain is signed by no log", {"--key": keys})
     if is_url(target) and seen and not full:
         from node.cli.verify_light import verify_since
 
+        refuse("proofs are asked for, not blocks; --full audits them", {"--resume": resume})
+
         tell(*verify_since(target, genesis, seen, save_checkpoint), json_file)
-    audit(target, genesis, seen, save_checkpoint, json_file)
+    audit(target, genesis, seen, save_checkpoint, json_file, jobs, resume)
 
 
-def audit(target: str, genesis: Path | None, seen: list[str], save: Path | None, json_file: Path | None) -> None:
+def audit(
+    target: str,
+    genesis: Path | None,
+    seen: list[str],
+    save: Path | None,
+    json_file: Path | None,
+    jobs: int | None,
+    resume: Path | None,
+) -> None:
     """Audit a whole chain, say what it comes to and end."""
     from audit.light import LightCheckpoint
     from audit.verify import KnownHead
@@ -106,13 +166,20 @@ def audit(target: str, genesis: Path | None, seen: list[str], save: Path | None,
     with closing(open_source(target)) as source:
         trusted = load_genesis(source, target, genesis)
         known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
-        report = run_audit(source, trusted, known)
+        report = run_audit(source, trusted, known, jobs=jobs, resume=resume)
     if json_file is not None:
         write_json(json_file, report.to_json())
     if report.ok and report.final is not None:
         write_checkpoint(save, LightCheckpoint(1, report.chain_id, report.final))
     typer.echo(report.sentence())
     raise typer.Exit(OK if report.ok else NOT_OK)
+
+
+def refuse(why: str, options: dict[str, object]) -> None:
+    """Raise ConfigError where one of some options was given that mean nothing here."""
+    for name, value in options.items():
+        if value:
+            raise ConfigError(f"{why}: this option means nothing here", where=name)
 
 
 def tell(status: int, line: str, report: dict[str, Any], json_file: Path | None) -> NoReturn:

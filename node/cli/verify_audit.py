@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import typer
 
+from ledger.errors import Unfinished
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from audit.report import AuditReport, Progress
     from audit.source import ChainSource
     from audit.verify import KnownHead
@@ -20,9 +24,21 @@ LINE_EVERY_S = 5
 """How often progress is told where there is no terminal."""
 
 
-def run_audit(source: ChainSource, genesis: Genesis, known: list[KnownHead]) -> AuditReport:
-    """Audit a chain, telling how far it is."""
+def run_audit(
+    source: ChainSource,
+    genesis: Genesis,
+    known: list[KnownHead],
+    *,
+    jobs: int | None = None,
+    resume: Path | None = None,
+) -> AuditReport:
+    """Audit a chain, telling how far it is.
+
+    jobs: see ``verify_chain``. resume: the file to go on from, made where it is not there.
+    Raises Unfinished where somebody interrupts it.
+    """
     from audit.report import AuditReport, Difference
+    from audit.resume import ResumeFile
     from audit.verify import verify_chain
     from ledger.codec import encode
     from ledger.genesis import chain_id_of
@@ -34,28 +50,54 @@ def run_audit(source: ChainSource, genesis: Genesis, known: list[KnownHead]) -> 
         what = "the genesis carried is not the one given"
         report.first_difference = Difference(0, "genesis", what, f"chain {report.chain_id.hex()}", "another")
         return report
-    with showing_progress() as show:
-        return verify_chain(source, genesis, known=known, on_progress=show)
+    with ResumeFile(resume, genesis) if resume is not None else nullcontext() as file:
+        pace = Pace()
+        if file is not None and file.saved is not None:
+            pace = Pace(file.saved.point.height, file.saved.sums.records)
+            say(f"goes on after height {pace.first_height:,}, as {resume} says; what is below is not looked at again")
+        try:
+            with showing_progress(pace) as show:
+                return verify_chain(source, genesis, known=known, on_progress=show, jobs=jobs, resume=file)
+        except KeyboardInterrupt:
+            hint = f"Go on with --resume {resume}" if resume is not None else "With --resume FILE an audit can go on"
+            raise Unfinished(f"interrupted after height {pace.height:,}", hint=hint) from None
+
+
+class Pace:
+    """How fast an audit is, since it began or went on."""
+
+    def __init__(self, first_height: int = 0, first_records: int = 0) -> None:
+        """first_height, first_records: verified before."""
+        self.first_height = self.height = first_height
+        self._first_records = first_records
+        self._begun = time.monotonic()
+
+    def rate(self, progress: Progress) -> str:
+        """Return the records a second so far."""
+        seconds = max(time.monotonic() - self._begun, 0.001)
+        return f"{(progress.records - self._first_records) / seconds:,.0f} records/s"
+
+    def left_s(self, progress: Progress) -> float:
+        """Return the seconds left if every block takes as long as those so far."""
+        done = max(progress.height - self.first_height, 1)
+        return (time.monotonic() - self._begun) * (progress.final_height - progress.height) / done
 
 
 @contextmanager
-def showing_progress() -> Iterator[Callable[[Progress], None]]:
+def showing_progress(pace: Pace | None = None) -> Iterator[Callable[[Progress], None]]:
     """Show progress on the terminal, or in plain lines where there is none."""
-    begun = time.monotonic()
-
-    def rate(progress: Progress) -> str:
-        return f"{progress.records / max(time.monotonic() - begun, 0.001):,.0f} records/s"
-
+    pace = pace or Pace()
     if not sys.stderr.isatty():
-        told = begun
+        told = time.monotonic()
 
         def tell(progress: Progress) -> None:
             nonlocal told
+            pace.height = progress.height
             now = time.monotonic()
             if now - told >= LINE_EVERY_S:
                 told = now
-                left_s = (now - begun) * (progress.final_height - progress.height) / progress.height
-                say(f"height {progress.height:,} of {progress.final_height:,}, {rate(progress)}, {left_s:,.0f} s left")
+                place = f"height {progress.height:,} of {progress.final_height:,}"
+                say(f"{place}, {pace.rate(progress)}, {pace.left_s(progress):,.0f} s left")
 
         yield tell
         return
@@ -71,10 +113,11 @@ def showing_progress() -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+        task = bar.add_task("", total=None, completed=pace.first_height)
 
         def draw(progress: Progress) -> None:
-            bar.update(task, completed=progress.height, total=progress.final_height, description=rate(progress))
+            pace.height = progress.height
+            bar.update(task, completed=progress.height, total=progress.final_height, description=pace.rate(progress))
 
         yield draw
 

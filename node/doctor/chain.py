@@ -33,8 +33,8 @@ def findings_of_chain(gathered: Gathered) -> Iterator[Finding]:
             "chain",
             " and ".join(conflict.urls),
             conflict.what,
-            "Two histories: keep what ledgerctl follow prints for both, tell every member, and believe neither until "
-            "it is known which producers signed both",
+            "Two histories: ledger-verify --compare with both addresses shows where they part and who signed both. "
+            "Keep that, tell every member, and believe neither until it is settled",
         )
     if best is None:
         return
@@ -73,6 +73,9 @@ def _of_finality(gathered: Gathered, best: NodeAnswers) -> Finding:
 def _of_votes(gathered: Gathered, best: NodeAnswers) -> Iterator[Finding]:
     producers = best.producers
     if producers is None:
+        return
+    if not best.status.head.height:
+        yield good("votes", "chain", "no block yet to vote for")
         return
     silent, unheard = [], []
     for voter in producers.voting.producers:

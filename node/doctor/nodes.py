@@ -192,7 +192,9 @@ def _of_peers(node: NodeAnswers) -> Iterator[Finding]:
 
 def _of_mutual_peers(gathered: Gathered) -> Iterator[Finding]:
     """Of two nodes that were asked, each must have the other as a peer where one has."""
-    nodes = {node.status.member_id: node for node in gathered.nodes if node.peers is not None}
+    asked = [node.status.member_id for node in gathered.nodes]
+    # Peers are known by their members: which of a member's two nodes is meant, nobody can say.
+    nodes = {node.status.member_id: node for node in gathered.nodes if asked.count(node.status.member_id) == 1}
     for name, node in nodes.items():
         for peer in node.peers.peers if node.peers is not None else ():
             other = nodes.get(peer.member_id)

@@ -10,6 +10,7 @@ import {
 
 const REFRESH_MS = 1_000;
 const REST_MS = 15_000;
+const RETRY_MS = 3_000;
 const ANNOUNCE_MS = 15_000;
 const THEME = "ledgerd-theme";
 
@@ -90,6 +91,10 @@ async function show(isMove) {
   } catch (error) {
     if (mine.signal.aborted) return;
     name = "Trouble";
+    overview?.stop();
+    overview = null;
+    clearTimeout(due);
+    if (!(error instanceof Problem) || error.status >= 500) due = setTimeout(() => show(false), RETRY_MS);
     put(main, title(error instanceof Problem && error.status === 404 ? "Not found" : "That did not work"), trouble(error));
   }
   if (mine.signal.aborted) return;

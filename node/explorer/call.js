@@ -9,7 +9,9 @@ import { readGenesis } from "./genesis.js";
 import { dropKeys, loadCalls, loadKeys, saveCall, saveKeys } from "./keeping.js";
 import { LoopbackCall } from "./loopback.js";
 import { generateKey, keyIdOf, publicKeyOf } from "./p256.js";
-import { addStyle, mountProof, whyNotSecure } from "./proof.js";
+import { addStyle, fetchText, mountProof, whyNotSecure } from "./proof.js";
+import { revealFields } from "./reveal.js";
+import { PRIVATE_FIELDS } from "./structs.js";
 import { toHex } from "./wire.js";
 
 export { recordFromStats } from "./callrecord.js";
@@ -41,9 +43,10 @@ class CallPage {
     this.container = container;
     this.chainId = chainId;
     this.chain = toHex(chainId);
-    this.keyBox = h("div");
+    // Focused when what was pressed is gone: a keyboard then goes on from there, and a screen reader reads it.
+    this.keyBox = h("div", { tabindex: "-1" });
     this.callBox = h("div");
-    this.recordBox = h("div");
+    this.recordBox = h("div", { tabindex: "-1" });
     this.keptBox = h("div");
     this.memberId = "";
   }
@@ -81,11 +84,14 @@ class CallPage {
   async makeKey() {
     const keys = { pair: await generateKey(), recordKey: await records.generateRecordKey() };
     await this.showKey(await saveKeys(this.chain, keys));
+    this.keyBox.focus();
   }
 
   async forgetKey() {
+    if (!confirm("Forget this key for good? What it signed stays; your carrier should revoke it.")) return;
     await dropKeys(this.chain);
     await this.showKey(undefined);
+    this.keyBox.focus();
   }
 
   /** Return what the chain says of this key, null where it does not have it; the same where the node does not answer. */
@@ -143,7 +149,7 @@ class CallPage {
       field("Sound", h("select", { name: "source" },
         h("option", { value: "tone" }, "a tone"), h("option", { value: "microphone" }, "the microphone"))));
     this.button = h("button", { type: "button", class: "primary", onclick: () => this.startCall() }, "Start the call");
-    this.meter = h("div", { role: "status", "data-meter": true });
+    this.meter = h("div", { "data-meter": true });
     put(this.callBox, this.form, this.button, this.meter);
   }
 
@@ -163,6 +169,7 @@ class CallPage {
     const end = h("button", { type: "button", class: "primary", onclick: () => this.endCall() }, "Hang up");
     this.button.replaceWith(end);
     this.button = end;
+    end.focus();
   }
 
   showStats(report, ms) {
@@ -205,6 +212,7 @@ class CallPage {
     });
     this.showCallForm();
     this.showRecord();
+    this.recordBox.focus();
   }
 
   // -- record
@@ -242,14 +250,8 @@ class CallPage {
     this.submitButton.disabled = true;
     const token = this.token.value.trim();
     keepToken(token);
-    const { record, memberId, said } = this;
-    const { txId, raw } = await records.signRecord(record, {
-      pair: this.keys.pair, memberId, chainId: this.chainId, nowMs: Date.now(),
-    });
-    // Before it leaves: salts that are lost can never be shown again.
-    await saveCall(txId, {
-      chainId: this.chain, memberId, record: records.readableRecord(record), private: records.privateToJson(this.private),
-    });
+    const { said } = this;
+    const { txId, raw } = await this.sign();
     try {
       await post(raw, token);
     } catch (error) {
@@ -259,6 +261,20 @@ class CallPage {
     }
     await this.showKept();
     await this.follow(txId, said);
+  }
+
+  /** Return the signed transaction: the same one each time, so that handing it in twice makes no second record. */
+  async sign() {
+    const { record, memberId, signed } = this;
+    const nowMs = Date.now();
+    if (signed && signed.record === record && nowMs < signed.expiresMs) return signed;
+    const made = await records.signRecord(record, { pair: this.keys.pair, memberId, chainId: this.chainId, nowMs });
+    // Before it leaves: salts that are lost can never be shown again.
+    await saveCall(made.txId, {
+      chainId: this.chain, memberId, record: records.readableRecord(record), private: records.privateToJson(this.private),
+    });
+    this.signed = { ...made, record };
+    return this.signed;
   }
 
   async follow(txId, said) {
@@ -294,25 +310,43 @@ class CallPage {
   async showKept() {
     const calls = await loadCalls(this.chain);
     put(this.keptBox, calls.length
-      ? h("ul", { class: "kept" }, calls.map(([txId, call]) => h("li", null,
-        link(`record/${txId}/0`, h("code", null, txId)), ` · ${new Date(call.record.setup_ms).toLocaleString()} · `,
-        h("a", { href: fileOf(call.private), download: `private-${txId.slice(0, 16)}.json` }, "private part"))))
+      ? h("ul", { class: "kept" }, calls.map(([txId, call]) => keptView(txId, call)))
       : h("p", { class: "note" }, "None. Numbers and salts stay in this browser; keep the private part, or nobody can "
         + "ever show whose call it was."));
   }
 }
 
-async function copy(text, button) {
-  await navigator.clipboard.writeText(text).then(() => {
-    button.textContent = "Copied";
-  }, () => {
-    button.textContent = "Select it by hand";
-  });
+/** Return a record of one's own: where it is, its private part, and a receipt that shows some of that. */
+function keptView(txId, { record, private: kept }) {
+  const boxes = PRIVATE_FIELDS.filter((name) => kept[name].value).map((name) =>
+    h("label", null, h("input", { type: "checkbox", name: "field", value: name }), " ", name.replace("_", " ")));
+  const said = h("div", { role: "status" });
+  const onsubmit = async (event) => {
+    event.preventDefault();
+    const names = new FormData(event.target).getAll("field");
+    put(said, names.length ? await revealedView(txId, kept, names) : h("p", { class: "warn" }, "Choose what to show."));
+  };
+  return h("li", null,
+    link(`record/${txId}/0`, h("code", null, txId)), ` \u00b7 ${new Date(record.setup_ms).toLocaleString()} \u00b7 `,
+    h("a", { href: fileOf(JSON.stringify(kept, null, 2)), download: `private-${txId.slice(0, 16)}.json` }, "private part"),
+    h("details", null, h("summary", null, "Show some of it to somebody"),
+      h("form", { class: "fields", onsubmit }, boxes, h("button", { type: "submit" }, "Make the receipt")), said));
+}
+
+async function revealedView(txId, kept, names) {
+  try {
+    const [receipt, genesis] = [await fetchText(`v1/records/${txId}/0/receipt`), await fetchText("v1/genesis")];
+    const made = await revealFields(receipt, kept, names, genesis);
+    return h("p", null, "It holds personal data: ",
+      h("a", { href: fileOf(made), download: `receipt-${txId.slice(0, 16)}.json` }, "receipt with ", names.join(", ")));
+  } catch (error) {
+    return h("p", { class: "warn", role: "alert" }, error.message);
+  }
 }
 
 /** Return an address under which this browser, and nobody else, finds a JSON file. */
-function fileOf(document) {
-  return URL.createObjectURL(new Blob([JSON.stringify(document, null, 2)], { type: "application/json" }));
+function fileOf(text) {
+  return URL.createObjectURL(new Blob([text], { type: "application/json" }));
 }
 
 async function post(raw, token) {

@@ -201,7 +201,7 @@ export async function callCommitment(recordKey, callId, fromTag, inviteCseq = 0)
 
 // -- transaction ----------------------------------------------------------------------------------------------------------
 
-/** Return {txId, raw}: a transaction of one record, signed with `pair` for a member. */
+/** Return {txId, raw, expiresMs}: a transaction of one record, signed with `pair` for a member. */
 export async function signRecord(record, { pair, memberId, chainId, nowMs }) {
   const item = encodeAs(CallRecord, record);
   CallRecord.check(record, "record");
@@ -218,7 +218,7 @@ export async function signRecord(record, { pair, memberId, chainId, nowMs }) {
   };
   const signature = await sign(pair, taggedBytes("tx", encodeAs(Envelope, envelope)));
   const raw = encodeAs(Transaction, { envelope, signature, items: [item] });
-  return { txId: toHex(await hashOf("tx", Envelope.toWire(envelope))), raw };
+  return { txId: toHex(await hashOf("tx", Envelope.toWire(envelope))), raw, expiresMs: envelope.expires_ms };
 }
 
 /** Return the readable form of a record: bytes as hex. */

@@ -174,13 +174,15 @@ function qualityView(of, data, period) {
   const spreads = of.read.mos;
   if (!spreads.length) return h("p", { class: "empty-note" }, "No record of this period has a MOS.");
   const buckets = period === "hour" ? data.minutes : data.hours;
-  return h("div", { class: "grid methods" }, spreads.map((spread) => methodView(spread, buckets, period)));
+  return h("div", { class: "grid methods" }, spreads.map((spread) => methodView(spread, of, buckets, period)));
 }
 
-function methodView(spread, buckets, period) {
+function methodView(spread, of, buckets, period) {
   const name = f.methodName(spread.method);
   const same = (mos) => mos.method === spread.method && mos.kind === spread.kind;
-  const mean = spread.sum_milli / spread.count;
+  // Headers have all of them, but do not tell bands apart.
+  const rated = of.read.mos.filter(same).length === 1 ? of.mos.find(same) ?? spread : spread;
+  const mean = rated.sum_milli / rated.count;
   const kind = `${f.kindName(spread.kind)}, ${f.words(spread.band)}`;
   const trend = buckets.map((bucket) => bucket.mos.find(same)).map((mos) => mos ? mos.sum_milli / mos.count / 1000 : null);
   const when = (bucket) => f.utcMinute(bucket.start_ms);
@@ -190,7 +192,7 @@ function methodView(spread, buckets, period) {
   return h("article", { class: "method", "aria-label": `${name}, ${kind}` },
     h("h3", null, h("code", null, name), h("span", { class: "soft" }, ` ${kind}`)),
     h("p", { class: "lead" }, h("strong", null, f.milli(mean)), " mean",
-      h("span", { class: "soft" }, ` · least ${f.milli(spread.minimum_milli)} · ${f.count(spread.count)} rated`)),
+      h("span", { class: "soft" }, ` · least ${f.milli(rated.minimum_milli)} · ${f.count(rated.count)} rated`)),
     bars({
       values: spread.bins, height: 80, kind: "mos", ticks: ["1", "2", "3", "4", "5"],
       label: `How MOS is spread: mean ${f.milli(mean)}, ${f.percent(good, spread.count)} at 3.6 or better.`,

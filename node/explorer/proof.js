@@ -4,6 +4,7 @@
 import { Problem } from "./api.js";
 import { facts, h, put } from "./dom.js";
 import { verifyReceipt } from "./receipt.js";
+import { toHex } from "./wire.js";
 
 const GENESIS_PATH = "v1/genesis";
 const HASH = /^[0-9a-f]{64}$/;
@@ -28,7 +29,7 @@ export function whyNotSecure() {
 }
 
 /** Return the text at `path` of the node. Throws Problem. */
-async function fetchText(path) {
+export async function fetchText(path) {
   const response = await fetch(path, { cache: "no-store", credentials: "omit" });
   if (response.ok) return response.text();
   throw new Problem(response.status, await response.json().catch(() => null));
@@ -36,21 +37,34 @@ async function fetchText(path) {
 
 /**
  * Show the proof of a record in `container` and verify it at once; without `tx_id`, ask for a receipt's file.
+ *
+ * shown: {record, member_id} as the page shows them, from the node's JSON: a true receipt of anything else is none.
  */
-export async function mountProof(container, { tx_id: txId = "", index = 0 } = {}) {
+export async function mountProof(container, { tx_id: txId = "", index = 0, shown = null } = {}) {
   addStyle();
   const insecure = whyNotSecure();
   if (insecure) {
     put(container, insecure);
     return;
   }
-  const proof = new Proof(container, txId ? `v1/records/${txId}/${index}/receipt` : "");
+  const meant = txId ? { tx_id: txId, index, ...shown } : null;
+  const proof = new Proof(container, txId ? `v1/records/${txId}/${index}/receipt` : "", meant);
   await proof.fetch();
 }
 
+/** Tell whether a value, as the node's JSON has it, is the one that was proven, with nothing left out. */
+function isProven(value, proven) {
+  if (proven instanceof Uint8Array) return value === toHex(proven);
+  if (typeof proven === "bigint") return value === Number(proven);
+  if (proven === null || typeof proven !== "object") return value === proven;
+  return value !== null && typeof value === "object" && Object.keys(value).length === Object.keys(proven).length
+    && Object.entries(proven).every(([name, part]) => isProven(value[name], part));
+}
+
 class Proof {
-  constructor(container, receiptPath) {
+  constructor(container, receiptPath, meant) {
     this.receiptPath = receiptPath;
+    this.meant = meant;
     this.receipt = "";
     this.receiptName = "";
     this.nodeGenesis = "";
@@ -155,11 +169,19 @@ class Proof {
       return;
     }
     const { verdict } = result;
+    // Of the node's own receipt; what a file proves is said under the file's name.
+    const isMeant = Object.entries(this.meant ?? {}).every(([name, value]) => isProven(value, verdict[name]));
+    if (!this.receiptName && !isMeant) {
+      this.say("bad", "Proven, and not what is shown here.", `The receipt is a true one of record ${verdict.index} of `
+        + `${verdict.tx_id} by ${verdict.member_id}. What this page shows is something else: the node does not tell the truth.`);
+      return;
+    }
     const counts = verdict.void
       ? "It is void: its call and leg were recorded before, and it does not count."
       : "It counts: no record of the same call and leg came before.";
+    const proven = verdict.void ? "Proven, and void" : "Proven";
     this.say(isTrusted ? "good" : "warn",
-      `${of}${isTrusted ? "Proven." : "Proven, if this is the genesis that you trust."}`,
+      `${of}${proven}${isTrusted ? "." : ", if this is the genesis that you trust."}`,
       `Record ${verdict.index} of ${verdict.tx_id} was signed by ${verdict.member_id}, is in block ${verdict.height} of `
         + `${utc(verdict.block_ms)}, and final: a quorum of voting set ${verdict.set_id} `
         + `made block ${verdict.final_height} final, which has it in its history.`,

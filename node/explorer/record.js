@@ -31,7 +31,7 @@ export async function showRecord(main, { tx, index }, signal) {
       ["Call commitment", id(record.call_commitment)],
       ["Party commitment", [id(record.party_commitment), soft(" Numbers, names and addresses are not on the chain: only this is.")]],
     )),
-    proofPanel(found));
+    proofPanel(found, tx, index));
   return "Call record";
 }
 
@@ -138,21 +138,21 @@ function levelFacts(levels) {
   );
 }
 
-function proofPanel(found) {
+function proofPanel({ record, member_id: memberId, promise }, tx, index) {
   const place = h("div", { class: "proof" });
   const button = h("button", { type: "button", class: "primary", onclick: open }, "Verify in this browser");
   async function open() {
     button.disabled = true;
     try {
       const { mountProof } = await import("./proof.js");
-      await mountProof(place, { tx_id: found.tx_id, index: found.index });
+      await mountProof(place, { tx_id: tx, index: Number(index), shown: { record, member_id: memberId } });
       button.remove();
     } catch (error) {
       button.disabled = false;
       put(place, h("p", { class: "banner warn", role: "alert" }, `That did not work: ${error.message}`));
     }
   }
-  const isProvable = found.promise.state === "final" || (found.promise.state === "void" && found.promise.height);
+  const isProvable = promise.state === "final" || (promise.state === "void" && promise.height);
   return h("section", { class: "panel" }, h("h2", null, "Proof"),
     h("p", null, "A receipt proves this record by itself, with the genesis file alone: nobody's word is needed, not even this node's."),
     isProvable ? [button, place] : h("p", { class: "note" }, "There is one once the record is final."));

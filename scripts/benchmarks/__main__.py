@@ -18,16 +18,16 @@ from benchmarks.report import WIDTH_PIPED, Figure, print_table, write_json
 from node.logs import set_up_logs
 
 PARTS = {
-    "ceilings": ("ceilings", 300),
-    "one_node": ("one_node", 300),
-    "four_nodes": ("four_nodes", 420),
-    "consensus": ("finality", 900),
-    "audit": ("audit_chain", 420),
-    "idle": ("idle", 240),
-    "memory": ("memory", 600),
-    "ingest": ("ingest", 600),
+    "ceilings": {"ceilings": 300},
+    "one_node": {"one_node": 300},
+    "four_nodes": {"four_nodes": 420},
+    "consensus": {"finality": 900},
+    "audit": {"audit_chain": 600, "reference": 240, "receipts": 240, "explorer": 600},
+    "idle": {"idle": 240},
+    "memory": {"memory": 600},
+    "ingest": {"ingest": 600},
 }
-"""Name of each part -> its module, and after how many seconds it is ended as hung."""
+"""Name of each part -> its modules, and after how many seconds each is ended as hung."""
 GRACE_S = 20
 """A part that is ended gets this long to end what it started."""
 
@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./scripts/bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS) + "; all without a name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as one flat JSON object")
-    parser.add_argument("--child", metavar="PART", help=argparse.SUPPRESS)
+    parser.add_argument("--child", metavar="MODULE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         return _run_here(arguments.child)
@@ -51,8 +51,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     figures: list[Figure] = []
     failed = False
-    for part in wanted:
-        found = _run_child(part)
+    for module, limit_s in [limit for part in wanted for limit in PARTS[part].items()]:
+        found = _run_child(module, limit_s)
         failed |= found is None
         figures += found or []
     print_table(figures, Console(width=None if sys.stdout.isatty() else WIDTH_PIPED))
@@ -61,24 +61,23 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _run_child(part: str) -> list[Figure] | None:
-    """Return what a part measured, in a process of its own; None where it failed or hung."""
-    _, limit_s = PARTS[part]
-    print(f"{part} ...", file=sys.stderr)
+def _run_child(module: str, limit_s: int) -> list[Figure] | None:
+    """Return what a module measured, in a process of its own; None where it failed or hung."""
+    print(f"{module} ...", file=sys.stderr)
     started = time.monotonic()
-    command = [sys.executable, "-m", "benchmarks", "--child", part]
+    command = [sys.executable, "-m", "benchmarks", "--child", module]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
         try:
             output, _ = child.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            print(f"{part}: ended after {limit_s} s", file=sys.stderr)
+            print(f"{module}: ended after {limit_s} s", file=sys.stderr)
             output = b""
         finally:
             _end(child)
     if child.returncode or not output:
-        print(f"{part}: failed with status {child.returncode}", file=sys.stderr)
+        print(f"{module}: failed with status {child.returncode}", file=sys.stderr)
         return None
-    print(f"{part}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    print(f"{module}: {time.monotonic() - started:.0f} s", file=sys.stderr)
     return msgspec.json.decode(output, type=list[Figure])
 
 
@@ -93,14 +92,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             child.wait()
 
 
-def _run_here(part: str) -> int:
-    """Run a part in this process and write its figures to standard output."""
+def _run_here(module: str) -> int:
+    """Run a module in this process and write its figures to standard output."""
     signal.signal(signal.SIGTERM, _leave)
     # Whatever else is printed, by whomever, goes where people read.
     output = os.dup(1)
     os.dup2(2, 1)
     set_up_logs("error", "text")
-    module, _ = PARTS[part]
     figures = import_module(f"benchmarks.{module}").run()
     with os.fdopen(output, "wb") as file:
         file.write(msgspec.json.encode(figures))

@@ -41,26 +41,36 @@ class Filled:
     cpu_s: float
 
 
-def fill_chain(directory: Path, paths: list[Path], *, records_max: int, seconds: float) -> Filled:
+@dataclass(frozen=True, slots=True)
+class SoloChain:
+    """A chain of one member, with the keys to fill it."""
+
+    genesis: Genesis
+    node_key: PrivateKey
+    submit_key: PrivateKey
+
+
+def fill_chain(
+    directory: Path, paths: list[Path], *, records_max: int, seconds: float, chain: SoloChain | None = None
+) -> Filled:
     """Make a chain in ``directory`` of up to ``records_max`` records, handed in for at most ``seconds``.
 
+    chain: to be filled instead of a fresh one.
     Time counts from the first submission to the finality of the last record. Raises RuntimeError where something is
     refused, void or not final in time.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_fill(directory, paths, records_max, seconds))
+        return runner.run(_fill(directory, paths, records_max, seconds, chain or _make_chain()))
 
 
-async def _fill(directory: Path, paths: list[Path], records_max: int, seconds: float) -> Filled:
-    node_key, submit_key = PrivateKey.generate(), PrivateKey.generate()
-    genesis = _make_genesis(node_key, submit_key)
-    node = Node(genesis, LevelStore(directory), key=node_key)
+async def _fill(directory: Path, paths: list[Path], records_max: int, seconds: float, chain: SoloChain) -> Filled:
+    node = Node(chain.genesis, LevelStore(directory), key=chain.node_key)
     try:
         raws = deque(
             sign_batches(
                 read_batches(paths, records_max),
-                key=submit_key,
-                member_id=MEMBER_ID,
+                key=chain.submit_key,
+                member_id=chain.genesis.members[0].member_id,
                 chain_id=node.chain_id,
                 now_ms=now_ms(),
             )
@@ -79,7 +89,7 @@ async def _fill(directory: Path, paths: list[Path], records_max: int, seconds: f
     if counters.records_final != submitted or counters.records_void:
         final, void = counters.records_final, counters.records_void
         raise RuntimeError(f"{submitted:,} records were handed in; {final:,} became final, {void:,} are void")
-    return Filled(genesis, submitted, counters.blocks_final, took_s, cpu_s)
+    return Filled(chain.genesis, submitted, counters.blocks_final, took_s, cpu_s)
 
 
 async def _submit(node: Node, raws: deque[bytes], until: float, total: int) -> None:
@@ -107,10 +117,12 @@ async def _until_final(node: Node, records: int) -> None:
         await asyncio.sleep(0.01)
 
 
-def _make_genesis(node_key: PrivateKey, submit_key: PrivateKey) -> Genesis:
+def _make_chain() -> SoloChain:
     """Return a chain of one member with slots of a second."""
+    node_key, submit_key = PrivateKey.generate(), PrivateKey.generate()
     keys = [MemberKey(node_key.public_key, Role.NODE | Role.GOVERN), MemberKey(submit_key.public_key, Role.SUBMIT)]
     member = GenesisMember(MEMBER_ID, 1, keys, Candidate(node_key.key_id, "", ""))
     delegation = Delegation(MEMBER_ID, MEMBER_ID, 1)
     rules = default_rule_set_pin(DEFAULT_PARAMETERS.carbon_basis)
-    return Genesis(1, "bench", now_ms(), DEFAULT_PARAMETERS, [member], [delegation], rules)
+    genesis = Genesis(1, "bench", now_ms(), DEFAULT_PARAMETERS, [member], [delegation], rules)
+    return SoloChain(genesis, node_key, submit_key)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from audit.follow import Follower
-from audit.light import LightClient
+from audit.light import LightClient, point_of
+from audit.since import Earlier, NotThereYet, extend
 from audit.source import ChainSource, DirectorySource
 from audit.verify import verify_chain
 from consensus.rows import set_change_key
@@ -21,6 +22,7 @@ from ledger.genesis import Genesis
 from ledger.leveldb import LevelStore
 from ledger.rules.ruleset import RuleSet
 from ledger.store import MemoryStore, Space, WriteBatch
+from node.cli.verify_light import compare
 from tests.audit.chains import FIVE, NEXT_KEY, NODE_KEYS, Cluster, govern, make_genesis, rules_of
 from tests.audit.forgery import ForgedSource, Forgery, all_variants, replay
 from tests.audit.tamper import take_apart
@@ -33,6 +35,15 @@ IN_A_DIRECTORY = {
     "chain_cut_where_the_end_is_merely_justified": "finality",
 }
 """What is named differently there."""
+HEADERS_FORGED = [
+    "header_in_between_changed",
+    "header_in_between_missing",
+    "headers_in_between_swapped",
+    "certificate_beside_a_header_changed",
+    "no_headers",
+    "more_headers_than_asked_for",
+]
+"""Only who asks for headers in between sees these."""
 SEEN_BY_LIGHT = [name for name, variant in VARIANTS.items() if variant.light]
 
 
@@ -110,6 +121,33 @@ def test_the_light_client_refuses_it(name: str, good: Forgery, governed: Genesis
         list(Follower(LightClient(governed), ForgedSource(forged)).poll())
     assert VARIANTS[name].light in str(caught.value)
     assert re.match(r"height \d+|set \d+", caught.value.where)
+
+
+@pytest.mark.parametrize("name", [name for name in SEEN_BY_LIGHT if name not in HEADERS_FORGED])
+def test_a_forger_is_found_beside_a_good_node(name: str, good: Forgery, governed: Genesis) -> None:
+    forged = good.copy()
+    VARIANTS[name].forge(forged)
+    status, line, report = compare([ForgedSource(good, name="good"), ForgedSource(forged)], governed)
+    assert (status, line.startswith("NOT OK: forger: "), report["ok"]) == (1, True, False)
+
+
+def test_a_forger_does_not_extend_what_was_seen(good: Forgery, governed: Genesis) -> None:
+    """But where it forges headers in between, which nobody asks for here."""
+    client = extend(governed, ForgedSource(good), [])
+    assert client.final is not None
+    end = client.final.header
+    seen = [Earlier("end", end.height, point_of(end).block_id, end.history_root)]
+    passed = []
+    for name in SEEN_BY_LIGHT:
+        forged = good.copy()
+        VARIANTS[name].forge(forged)
+        try:
+            found = extend(governed, ForgedSource(forged), seen)
+        except (InvalidProof, NotThereYet):
+            continue
+        assert found.point == client.point
+        passed.append(name)
+    assert passed == HEADERS_FORGED
 
 
 # -- rows of a data directory that follow from such a chain ------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_what_is_vouched_for_is_not_checked_again(parts: Parts, monkeypatch: pyt
 
     monkeypatch.setattr(vouch, "is_valid_signature", only_at_work)
     # What makes the last block final is in no block, so no worker is asked for it.
-    monkeypatch.setattr("audit.verify._check_end", lambda *_: None)
+    monkeypatch.setattr("audit.verify._Run._check_end", lambda _run: None)
     assert audit(parts.to_source(), parts.genesis).ok
     assert Inline.made.asked > 5
 
@@ -183,8 +183,8 @@ class Failing(ChainSource):
     def open(self, chain_id: bytes) -> None:
         pass
 
-    def blocks(self) -> Iterator[RawBlock]:
-        for block in self._source.blocks():
+    def blocks(self, first_height: int = 1) -> Iterator[RawBlock]:
+        for block in self._source.blocks(first_height):
             if block.height == self._height:
                 raise self._error
             yield block

@@ -13,7 +13,15 @@ from msgspec.structs import replace
 from audit import follow
 from audit.accuse import accuse
 from audit.follow import BecameFinal, Crossed, Follower, TwoHistories, VotersChanged
-from audit.light import LightClient, OtherHistory, checkpoint_from_json, checkpoint_to_json
+from audit.light import (
+    LightCheckpoint,
+    LightClient,
+    OtherHistory,
+    check_history,
+    checkpoint_from_json,
+    checkpoint_to_json,
+    point_of,
+)
 from consensus.votes import VotingSet
 from ledger.block import Block, SealedHeader, Vote
 from ledger.errors import EncodingError, InvalidProof
@@ -21,7 +29,8 @@ from ledger.genesis import Genesis, chain_id_of
 from ledger.payloads import is_vote_fault
 from tests.audit.chains import FIVE, MEMBERS, NEXT_KEY, NODE_KEYS, Cluster, govern, make_genesis, make_raw
 from tests.audit.light_kit import PeerSource
-from tests.audit.test_receipt import changed, leaves, others
+from tests.audit.receipt_world import World
+from tests.audit.test_receipt import LONGEST_NAMES, changed, leaves, others
 
 Deliver = Callable[[int, Block | Vote], bool]
 
@@ -170,6 +179,15 @@ def test_a_checkpoint_of_which_anything_was_changed_is_refused(source: PeerSourc
     assert tried > 150
 
 
+@pytest.mark.parametrize(("voters", "bytes_max"), [(4, 4_096), (21, 9_216)])
+def test_a_checkpoint_is_small(voters: int, bytes_max: int) -> None:
+    world = World(names=LONGEST_NAMES[:voters], seats=voters, entries=5_000, mos_count=8)
+    checkpoint = LightCheckpoint(1, world.chain_id, world.proof(1 << 24, world.founders, None))
+    data = checkpoint_to_json(checkpoint)
+    assert checkpoint_from_json(data) == checkpoint
+    assert len(data) <= bytes_max
+
+
 def test_a_checkpoint_of_another_chain(source: PeerSource, cluster: Cluster) -> None:
     one = follower(source, cluster.genesis)
     list(one.poll())
@@ -259,6 +277,39 @@ def test_a_fork_by_producers_of_old() -> None:
     a.source = b.source
     with pytest.raises(InvalidProof, match="the current set is another"):
         list(a.poll())
+
+
+def losing(begun: int, slots: int) -> Deliver:
+    """Return what lets no vote arrive for some slots."""
+    return lambda slot, message: not (isinstance(message, Vote) and begun <= slot < begun + slots)
+
+
+@pytest.mark.parametrize("parted", [0, 7, 17, 18, 33, 41])
+@pytest.mark.parametrize(("lost", "extra"), [(0, 2), (3, 9)])
+def test_wherever_two_histories_part_more_are_named_than_are_borne(parted: int, lost: int, extra: int) -> None:
+    """Around elections, rotations and changes of the voting set; on one side votes are lost for a while at first."""
+    genesis = governed_genesis()
+    sides = []
+    for calls, silent in ((0, 0), (5_000, lost)):
+        made = Cluster(genesis)
+        govern(made, slots=parted)
+        run(made, slots=parted + 1, calls=calls)
+        run(made, slots=parted + extra + silent, calls=calls, deliver=losing(made.slot, silent))
+        sides.append(follower(PeerSource(made.peers[0], genesis), genesis))
+        sides[-1].catch_up()
+    lower, higher = sorted(sides, key=lambda each: each.client.point.height)
+    with pytest.raises(TwoHistories) as caught:
+        lower.compare(higher)
+    fork = caught.value.conflict.fork
+    assert fork is not None
+    assert fork.sides[0].header.parent_id == fork.sides[1].header.parent_id
+    assert fork.sides[0].header != fork.sides[1].header
+    assert [side.header.height for side in fork.sides] == [fork.height] * 2
+    assert len({each.producer.member_id for each in fork.accused}) == len(fork.accused) > fork.tolerated
+    assert all(is_vote_fault(*each.evidence.votes) for each in fork.accused)
+    for side in fork.sides:
+        if side.path is not None:
+            check_history(point_of(side.header), side.final, side.path)
 
 
 def test_a_path_that_proves_nothing_is_no_second_history() -> None:

@@ -13,6 +13,7 @@ from audit.light import LightClient
 from audit.lognote import finality_line, finality_of, make_note, origin_of, tree_head_of
 from audit.notes import (
     COSIGNATURE,
+    ED25519,
     SIGNATURES_MAX,
     LogKey,
     Note,
@@ -47,6 +48,22 @@ CHECKPOINT = (
     "vi/lCAsmlw==\n"
 )
 """A checkpoint of the specifications, with a line in the form of a cosignature."""
+
+WITNESSED_KEYS = (
+    "ledgerd/e6278d0de10d63fff6fc7555ada29f89e679b1c3c0cea203d47045e0d8409de2+e8b771d0+AY2Cj6ooZsxqxFmk5CdfhcYC0sht0gyoFoKGx+P5x9F1",
+    "witness.example/lite+18e3f560+BEy1JJlSWlKGibT2JLGyU5M9pqQwFDnmc0N5+b16UtkT",
+)
+WITNESSED = (
+    "ledgerd/e6278d0de10d63fff6fc7555ada29f89e679b1c3c0cea203d47045e0d8409de2\n"
+    "419\n"
+    "EwYN82KxxKnsZz2O4z6JRqgoO9i+U/ki2VY5nx/0Nfk=\n"
+    "\n"
+    "— ledgerd/e6278d0de10d63fff6fc7555ada29f89e679b1c3c0cea203d47045e0d8409de2 6Ldx0EKZwYrgJ+ykOc4FtxW1H"
+    "6FBF1HuvC9qlBK5aTrKlT5EJl2slkv6fr/8K7wupFkpy3MtsHRNdXd7HodOLdDfNAY=\n"
+    "— witness.example/lite GOP1YAAAAABrAeuj3CHNBcEucf04ywbmf7o6qDKxQ5E5Gw8Whx9ntm2HNdRjmvo+pMTAdwaF+/WJT"
+    "HyJGkurlrh7+RkSBhQ2RzFJDg==\n"
+)
+"""A note of a chain of the tests, cosigned by litewitness 0.9.0 (filippo.io/torchwood)."""
 
 NAME = "witness.example/w1"
 TIME_S = 1_795_250_000
@@ -98,6 +115,26 @@ def test_the_checkpoint_of_the_specification() -> None:
         (NAME, 8 + 64),
     ]
     assert note.verify([parse_note_key(EXAMPLE_KEY)]) == []
+
+
+def test_what_a_witness_of_others_signed() -> None:
+    keys = [parse_note_key(text) for text in WITNESSED_KEYS]
+    note = parse_note(WITNESSED.encode())
+    assert [(found.key, found.time_s) for found in note.verify(keys)] == [(keys[0], None), (keys[1], 1_795_287_971)]
+    with pytest.raises(BadSignature, match=r"note, key witness\.example/lite"):
+        parse_note(WITNESSED.replace("\n419\n", "\n418\n").encode()).verify(keys[1:])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("TEST+7997405c+AQcC+FTVKf0jlTdHDY3rbevmnKxxPjigCXlVtGe6RIr6", ED25519),
+        ("remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2", COSIGNATURE),
+    ],
+)
+def test_keys_of_others(text: str, kind: int) -> None:
+    key = parse_note_key(text)
+    assert (key.kind, key.to_text()) == (kind, text)
 
 
 def test_an_empty_line_in_the_text() -> None:
@@ -235,6 +272,8 @@ def test_extension_lines_are_passed_over() -> None:
     ],
 )
 def test_what_is_no_verifier_key(text: str) -> None:
+    with pytest.raises(ConfigError, match="not the verifier key of a witness"):
+        parse_note_key(EXAMPLE_KEY, kinds=[COSIGNATURE])
     with pytest.raises(ConfigError, match="witnesses: not the verifier key"):
         parse_note_key(text, where="witnesses")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -210,13 +211,13 @@ async def test_every_view_is_readable_and_fits(
     viewport: Any = PHONE if size == "phone" else {"width": 1280, "height": 800}
     context = await browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
     page = await context.new_page()
-    for path in views(tx_ids):
+    for path in [*views(tx_ids), "verify", "call"]:
         await show(page, node, path)
         assert await page.evaluate("document.documentElement.dataset.theme") == scheme
         assert await page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
         found = await page.evaluate(CONTRAST)
         assert found["faults"] == [], path
-        assert found["looked"] > 15
+        assert found["looked"] > 12
     await context.close()
 
 
@@ -296,6 +297,51 @@ async def test_a_problem_is_told_as_the_node_tells_it(
     faults.clear()
     await show(page, node, "no/such/view")
     await expect(page.locator("main")).to_contain_text("There is no such view.")
+
+
+async def test_a_node_that_is_away_is_said_to_be_and_comes_back(
+    page: Page, node: DevNode, tx_ids: list[str], faults: list[str]
+) -> None:
+    async def refuse(route: Route) -> None:
+        await route.abort("connectionrefused")
+
+    await show(page, node)
+    await expect(page.locator("#live")).to_have_text("live")
+    await page.route("**/v1/**", refuse)
+    node.submit_records(3, seed=82)
+    await expect(page.locator("#live")).to_have_text("not connected", timeout=20_000)
+    # What was known is still there.
+    await expect(page.locator(".tile")).to_have_count(4)
+    await page.unroute("**/v1/**", refuse)
+    records = node.client.get("/v1/explore")["periods"]["all"]["records"]
+    await expect(page.locator(".tile").nth(3).locator(".value")).to_have_text(f"{records:,}", timeout=30_000)
+    await expect(page.locator("#live")).to_have_text("live")
+    assert {fault.partition(" (")[0] for fault in faults} == {
+        "error: Failed to load resource: net::ERR_CONNECTION_REFUSED"
+    }
+    faults.clear()
+
+
+async def test_a_view_asked_of_a_node_that_is_away_comes_once_it_is_back(
+    page: Page, node: DevNode, tx_ids: list[str], faults: list[str]
+) -> None:
+    async def refuse(route: Route) -> None:
+        await route.abort("connectionrefused")
+
+    for path, heading in (("", "Overview"), ("block/1", "Block 1")):
+        await page.route("**/v1/**", refuse)
+        await page.goto("about:blank")
+        await show(page, node, path)
+        await expect(page.get_by_role("alert")).to_contain_text("does not answer")
+        await page.unroute("**/v1/**", refuse)
+        await expect(page.get_by_role("heading", level=1)).to_contain_text(heading)
+        await expect(page.get_by_role("alert")).to_have_count(0)
+    faults.clear()
+
+
+async def test_finality_is_told_to_those_who_listen(page: Page, node: DevNode, tx_ids: list[str]) -> None:
+    await show(page, node)
+    await expect(page.locator("[aria-live=polite]")).to_have_text(re.compile(r"^Block [\d,]+ is final\.$"))
 
 
 async def test_a_page_in_the_background_asks_nothing(page: Page, node: DevNode) -> None:

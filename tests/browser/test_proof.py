@@ -88,6 +88,18 @@ async def test_private_fields_are_shown_with_their_proof(page: Page, node: DevNo
     assert await step.locator("dd").all_inner_texts() == expected
 
 
+async def test_a_void_record_is_called_one(page: Page, node: DevNode, tmp_path: Path) -> None:
+    receipts = json.loads((VECTORS / "receipts.json").read_text())
+    one = next(one for one in receipts["receipts"] if one["name"] == "a void record")
+    (tmp_path / "receipt").write_text(one["file"])
+    (tmp_path / "genesis").write_text(receipts["genesis"][one["genesis"]])
+    await page.goto(f"{node.url}/#/verify")
+    await page.get_by_label("or its genesis file").set_input_files(tmp_path / "genesis")
+    await page.get_by_label("Receipt").set_input_files(tmp_path / "receipt")
+    await expect(verdict(page)).to_have_text("receipt: Proven, and void.")
+    await expect(page.locator(".said")).to_contain_text("it does not count")
+
+
 async def test_a_record_without_a_proof(page: Page, node: DevNode, faults: list[str], tx_ids: list[str]) -> None:
     """What the node says instead of a receipt is told."""
 
@@ -151,3 +163,30 @@ async def test_it_fits_a_phone(page: Page, node: DevNode, tx_ids: list[str]) -> 
     await page.get_by_role("button", name="Make a key").click()
     await expect(page.locator("[data-command]")).to_be_visible()
     assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+
+@pytest.mark.parametrize("lie", ["another record's receipt", "another record shown", "quality left out"])
+async def test_a_true_receipt_of_something_else_proves_nothing(
+    page: Page, node: DevNode, tx_ids: list[str], lie: str
+) -> None:
+    """A node shows a record and proves another: the person looks at the one, and must not read that it is proven."""
+
+    async def other_receipt(route: Route) -> None:
+        await route.fulfill(json=node.client.get(f"/v1/records/{tx_ids[1]}/4/receipt"))
+
+    async def other_record(route: Route) -> None:
+        shown = node.client.get(f"/v1/records/{tx_ids[0]}/3")
+        if lie == "quality left out":
+            del shown["record"]["quality"]
+        else:
+            shown["record"]["end_ms"] += 60_000
+        await route.fulfill(json=shown)
+
+    if lie == "another record's receipt":
+        await page.route("**/receipt", other_receipt)
+    else:
+        await page.route(f"**/v1/records/{tx_ids[0]}/3", other_record)
+    await open_proof(page, node, tx_ids[0])
+    await page.get_by_label("Genesis hash that you trust").fill(chain_id_of(node.genesis()).hex())
+    await expect(verdict(page)).to_have_text("Proven, and not what is shown here.")
+    await expect(page.locator(".said.bad")).to_be_visible()

@@ -569,6 +569,21 @@ async def test_events_come_as_they_happen_and_end(api):
     assert api.node.subscriptions[0].is_closed
 
 
+async def test_a_reader_that_leaves_is_no_fault(api, caplog):
+    """Closed like a browser's tab: the next event finds nobody there."""
+    response = await api.client.get("/v1/events")
+    assert await response.content.readline() == b": ledgerd\n"
+    response.close()
+    (subscription,) = api.node.subscriptions
+    for _ in range(100):
+        api.node.tick()
+        await api.post("/v1/records", document(1 + api.node.submissions))
+        if subscription.is_closed:
+            break
+    assert subscription.is_closed
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_live_streams_end_when_the_node_stops(api):
     async with api.client.get("/v1/events") as response:
         assert await response.content.readline() == b": ledgerd\n"
@@ -599,6 +614,27 @@ async def test_metrics_are_what_prometheus_reads(api):
     assert "ledgerd_head_height 0.0" in text
     assert "ledgerd_pool_records 1.0" in text
     assert 'ledgerd_rejected_total{reason="bad-signature"} 3.0' in text
+
+
+async def test_what_is_handed_in_is_measured_by_route(api):
+    for _ in range(2):
+        await api.post("/v1/records", document(1, setup_ms=NOW_MS - 5 * 3_600_000))
+    await api.post("/v1/records", {"record": {}})
+    await api.post("/v1/nothing", {})
+    await api.get("/v1/records/x/0")
+    async with api.client.post("/v1/records", json=document(2)) as response:
+        assert response.status == 401
+    async with api.client.get("/metrics") as response:
+        lines = (await response.text()).splitlines()
+    assert [line for line in lines if line.startswith("ledgerd_ingest_requests_total")] == [
+        'ledgerd_ingest_requests_total{route="/v1/records",status="200"} 1.0',
+        'ledgerd_ingest_requests_total{route="/v1/records",status="201"} 1.0',
+        'ledgerd_ingest_requests_total{route="/v1/records",status="400"} 1.0',
+        'ledgerd_ingest_requests_total{route="/v1/records",status="401"} 1.0',
+    ]
+    assert 'ledgerd_ingest_seconds_count{route="/v1/records"} 2.0' in lines
+    # The second time it was there already, and is counted once.
+    assert 'ledgerd_flagged_records_total{flag="overlong-call"} 1.0' in lines
 
 
 # -- who may ask, and how --------------------------------------------------------------------------------------------

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,9 @@ import pytest
 import typer.main
 
 from node.cli.ledgerctl import app as ledgerctl
+from node.cluster import Cluster, add_agent, free_ports
+from node.localnet import LocalAgent
+from tests.integration.cluster_kit import Feeder, running_cluster
 from tests.metric_kit import LABELS_OF_EVERYTHING, PROMTOOL
 from tests.test_operations import commands_of
 
@@ -110,6 +118,23 @@ def test_panels_ask_for_what_is_told() -> None:
     assert len(list(panels())) > 30
 
 
+def test_the_dashboard_can_be_imported_and_read() -> None:
+    document = json.loads((FOLDER / "dashboard.json").read_text())
+    found = document["panels"]
+    assert len({panel["id"] for panel in found}) == len(found)
+    places = [panel["gridPos"] for panel in found]
+    cells = [
+        (x, y) for at in places for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert max(x for x, _ in cells) < 24
+    assert len(set(cells)) == len(cells)
+    drawn = [panel for panel in found if panel["type"] != "row"]
+    assert [panel["title"] for panel in drawn if panel["datasource"]["uid"] != "${datasource}"] == []
+    variables = {variable["name"] for variable in document["templating"]["list"]}
+    named = set(re.findall(r"\$\{?(\w+)", (FOLDER / "dashboard.json").read_text()))
+    assert named - variables == {"__rate_interval", "__all"}
+
+
 @pytest.mark.parametrize(
     ("expr", "faults"),
     [
@@ -190,3 +215,85 @@ class TestWithPromtool:
         ]
         (tmp_path / "panels.yml").write_text("groups:\n  - name: panels\n    rules:\n" + "".join(rows))
         assert f"{len(rows)} rules found" in self.run("check", "rules", "panels.yml", folder=tmp_path)
+
+
+PROMETHEUS = shutil.which("prometheus")
+WITHOUT_EVENTS = {"Suspicious records", "Lies and reorganisations", "Watched files"}
+"""Panels of which something must have happened, or been set up, to be seen."""
+
+
+def ask(url: str, path: str, **query: str) -> Any:
+    """Return what Prometheus answers, None where it does not."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=5) as response:
+            return json.load(response)["data"]
+    except OSError:
+        return None
+
+
+@contextmanager
+def prometheus(folder: Path, targets: dict[str, list[str]]) -> Iterator[str]:
+    """A Prometheus that asks the targets of each job once a second and has the rules; yields its address."""
+    (port,) = free_ports(1)
+    jobs = [{"job_name": job, "static_configs": [{"targets": names}]} for job, names in targets.items()]
+    second = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    document = {"global": second, "rule_files": [str(FOLDER / "alerts.yml")], "scrape_configs": jobs}
+    # JSON is YAML.
+    (folder / "prometheus.yml").write_text(json.dumps(document))
+    listen, data = f"127.0.0.1:{port}", folder / "tsdb"
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                str(PROMETHEUS), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={data}",
+                f"--web.listen-address={listen}",
+            ],
+            stdout=log,
+            stderr=log,
+        )  # fmt: skip
+        try:
+            yield f"http://{listen}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed: Debian package prometheus")
+def test_every_panel_draws_something_of_a_real_network(tmp_path: Path) -> None:
+    agents: list[LocalAgent] = []
+
+    def prepare(cluster: Cluster) -> None:
+        agents.append(LocalAgent(add_agent(cluster, cluster.nodes[0])))
+
+    with running_cluster(tmp_path / "net", prepare=prepare) as (cluster, nodes):
+        (agent,) = agents
+        agent.start()
+        try:
+            agent.wait_ready()
+            feeder = Feeder(cluster)
+            jobs = {"ledgerd": [str(node.place.api) for node in nodes], "ledger-agent": [str(agent.place.listen)]}
+            with prometheus(tmp_path, jobs) as url:
+
+                def undrawn() -> list[str]:
+                    feeder.send(nodes[0])
+                    return [
+                        f"{title}: {expr}"
+                        for title, expr in panels()
+                        if title not in WITHOUT_EVENTS
+                        and not (ask(url, "query", query=as_asked(expr).replace("[1m]", "[5s]")) or {}).get("result")
+                    ]
+
+                missing = ["not asked yet"]
+                for _ in range(30):
+                    missing = undrawn()
+                    if not missing:
+                        break
+                    time.sleep(0.5)
+                assert missing == []
+                groups = ask(url, "rules")["groups"]
+                judged = [rule for group in groups for rule in group["rules"]]
+                assert [(rule["name"], rule["health"]) for rule in judged if rule["health"] != "ok"] == []
+                assert len(judged) == len(rules())
+        finally:
+            agent.terminate()
+            agent.wait_stopped()

@@ -50,6 +50,7 @@ from node.doctor.answers import (
     VoterAnswer,
     VotingAnswer,
     read_answer,
+    read_json,
     recent_of,
 )
 from node.doctor.examine import examine
@@ -290,8 +291,8 @@ def test_with_seven_voters_one_silent_can_wait_and_three_stop_the_chain() -> Non
         Level.WARN,
         "has not voted since block 6; the chain bears 1 more failure",
     )
-    found = [each for each in told(Gathered([node("alpha", producers=three)])) if each.check == "votes"]
-    assert {(each.level, each.what) for each in found} == {
+    stopped = [each for each in told(Gathered([node("alpha", producers=three)])) if each.check == "votes"]
+    assert {(each.level, each.what) for each in stopped} == {
         (Level.BAD, "has not voted since block 6; with so many silent nothing becomes final")
     }
 
@@ -301,6 +302,13 @@ def test_a_voter_never_heard_of_is_silent_only_where_its_node_is_not_there() -> 
     peers = PeersAnswer([PeerAnswer(name, "ledgerd/0.1.0", is_open_plaintext=False) for name in NAMES[1:3]])
     nodes = [node("alpha", producers=votes_of(delta=None), peers=peers)]
     assert said(Gathered(nodes)) == [(Level.BAD, "votes", "delta"), (Level.WARN, "peers", "alpha")]
+
+
+def test_on_a_chain_without_a_block_nobody_is_silent() -> None:
+    begin = Point(0, CHAIN, -1)
+    status = {"head": begin, "final": begin, "pool_records": 0}
+    answer = votes_of(**dict.fromkeys(NAMES))
+    assert told(Gathered([node(name, status=status, producers=answer) for name in NAMES])) == []
 
 
 def test_certificates_tell_who_signed_them_as_far_as_the_set_is_known() -> None:
@@ -352,6 +360,12 @@ def test_a_connection_that_only_one_side_has_is_told() -> None:
     nodes = [node("alpha"), with_peers("beta", "gamma", "delta"), node("gamma"), node("delta")]
     found = [(each.about, each.what) for each in told(Gathered(nodes)) if "which does not have it" in each.what]
     assert found == [("alpha http://alpha:8080", "it has beta as a peer, which does not have it")]
+
+
+def test_of_two_nodes_of_one_member_nobody_says_which_is_meant() -> None:
+    nodes = [node("alpha"), with_peers("beta", "gamma", "delta"), with_peers("beta", "alpha", "gamma", "delta")]
+    found = [each.what for each in told(Gathered(nodes)) if "which does not have it" in each.what]
+    assert found == []
 
 
 def clocks(*ahead_ms: int) -> list[tuple[Level, str, str]]:
@@ -433,7 +447,7 @@ def test_a_watch_that_fails_is_named() -> None:
 leaves = st.none() | st.booleans() | st.integers() | st.text()
 
 
-@given(st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
 def test_what_is_no_status_is_no_answer(document: Any) -> None:
     with pytest.raises(EncodingError):
         read_answer(document, StatusAnswer)
@@ -442,6 +456,14 @@ def test_what_is_no_status_is_no_answer(document: Any) -> None:
 def test_what_an_answer_has_beyond_is_passed_over() -> None:
     document = msgspec.to_builtins(STATUS)
     assert read_answer({**document, "of_tomorrow": 1}, StatusAnswer) == STATUS
+
+
+def test_a_number_that_nobody_could_mean_is_no_answer() -> None:
+    """One node that lies so must not end the examination of all: what is computed of it would be no float."""
+    for text in (b'{"disk": {"free_bytes": 1%s}}' % (b"0" * 400), b"[" * 100_000, b"{"):
+        with pytest.raises(ValueError, match=r"."):
+            read_json(text)
+    assert read_json(b'{"a": -9223372036854775808}') == {"a": -(2**63)}
 
 
 numbers = st.integers(-(2**63), 2**63 - 1)

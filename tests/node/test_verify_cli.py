@@ -222,6 +222,9 @@ def test_the_genesis_file_beside_the_target_is_found(
         (["http://127.0.0.1:1", "http://127.0.0.1:2", "--compare", "--genesis", "GENESIS"], "the node does not answer"),
         (["EXPORT", "--json", "missing/report.json"], "cannot be written"),
         (["RECEIPT", "--since", f"1:{'00' * 32}"], "--since: a receipt has no chain"),
+        (["RECEIPT", "--save-checkpoint", "far"], "--save-checkpoint: a receipt has no chain"),
+        (["EXPORT", "--key", "x"], "--key: a chain is signed by no log"),
+        (["http://a", "http://b", "--compare", "--since", "TEXT"], "--since: --compare begins at genesis"),
         (["VERSION"], "another format version"),
         (["http://127.0.0.1:1"], "the node cannot be reached"),
         (["http://"], "not an address"),
@@ -285,7 +288,7 @@ def test_a_running_nodes_directory(run: Run, data_dir: Path, genesis_file: Path,
 
 
 def test_a_bug_is_said_in_one_line(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_: 1 / 0)
+    monkeypatch.setattr("node.cli.verify.run_audit", lambda *_a, **_k: 1 / 0)
     status, _, err = run(export)
     assert (status, "an error of the program itself" in err) == (2, True)
 
@@ -297,3 +300,29 @@ def test_progress_in_plain_lines(run: Run, export: Path, monkeypatch: pytest.Mon
     assert "height 1 of 14, " in err
     assert err.splitlines()[-1].startswith("height 14 of 14, ")
     assert err.splitlines()[-1].endswith(" records/s, 0 s left")
+
+
+@pytest.mark.parametrize("where", ["node.cli.verify.run_audit", "node.cli.verify.open_source", "audit.verify._take_in"])
+def test_an_interruption_is_no_verdict(run: Run, export: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupt)
+    status, out, err = run(export)
+    hint = " after height 0. With --resume FILE an audit can go on" if where.startswith("audit") else ""
+    assert (status, out, err.splitlines()[-1]) == (2, "", f"ledger-verify: interrupted{hint}")
+
+
+def test_an_audit_is_gone_on_with(run: Run, export: Path, genesis_file: Path, tmp_path: Path, ok: str) -> None:
+    state = tmp_path / "audit.state"
+    for _ in range(2):
+        status, out, err = run(export, "--genesis", genesis_file, "--resume", state)
+        assert (status, out) == (0, ok)
+    assert f"goes on after height 14, as {state} says; what is below is not looked at again" in err
+    status, _, err = run(genesis_file, "--resume", state)
+    assert (status, "a receipt has no chain: this option means nothing here" in err) == (2, True)
+    status, _, err = run(export, "--reference", "--resume", state)
+    assert (status, "the second implementation keeps nothing to go on from" in err) == (2, True)
+    state.write_bytes(b"no state")
+    status, _, err = run(export, "--genesis", genesis_file, "--resume", state)
+    assert (status, err.splitlines()[-1].startswith(f"ledger-verify: {state}: not the state of an audit")) == (2, True)

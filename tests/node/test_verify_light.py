@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from audit.export import export_chain
 from audit.lognote import make_note, origin_of
 from audit.notes import COSIGNATURE, LogKey, parse_note
+from audit.since import earlier_from_file
+from ledger.errors import ConfigError
 from ledger.genesis import Genesis, chain_id_of, genesis_to_json
 from ledger.payloads import Evidence, is_vote_fault
 from ledger.readable import from_readable
@@ -30,6 +34,20 @@ from tests.audit.light_kit import PeerSource
 
 Run = Callable[..., tuple[int, str, str]]
 A, B = "http://a", "http://b"
+SCRAPS = [
+    '{"record"',
+    '{"head_id"',
+    ": {}",
+    ': "0"',
+    ": [",
+    '{"final"',
+    ', "height": 1',
+    "}",
+    "]",
+    "ledgerd/",
+    "\n1\n",
+    "\n\n— ",
+]
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +242,14 @@ def test_what_was_not_seen_of_this_chain(change: str, run: Run, sources: dict[st
     assert (status, out, "seen: not something seen of this chain" in err) == (2, "", True)
 
 
+@given(st.binary(max_size=300) | st.builds("".join, st.lists(st.sampled_from(SCRAPS), max_size=9)).map(str.encode))
+def test_anything_else_was_not_seen(data: bytes) -> None:
+    genesis = make_genesis(name="governed", members=FIVE, seats=4)
+    with pytest.raises(ConfigError, match="not something seen of this chain") as caught:
+        earlier_from_file(data, genesis, where="seen")
+    assert caught.value.where == "seen"
+
+
 # -- comparing ---------------------------------------------------------------------------------------------------------
 
 
@@ -260,7 +286,6 @@ def test_where_two_histories_part(run: Run, sources: dict[str, PeerSource], fork
 
 
 def test_a_node_that_lies_or_does_not_answer(run: Run, sources: dict[str, PeerSource]) -> None:
-    sources["http://c"] = PeerSource(sources[A].peer, make_genesis(name="other"), name="http://c")
     sources[B].forge = no_answer
     status, out, err = run("--compare", A, B, "--json", "report")
     assert (status, out, err) == (2, "", "http://b: the node does not answer: refused\n")
@@ -268,6 +293,16 @@ def test_a_node_that_lies_or_does_not_answer(run: Run, sources: dict[str, PeerSo
     sources[B].forge = lambda question, answer: answer[:-1] if question == "history" else answer
     status, out, _ = run("--compare", A, B)
     assert (status, out.startswith("NOT OK: http://b: height ")) == (1, True)
+
+
+def test_a_node_of_another_chain(run: Run, sources: dict[str, PeerSource]) -> None:
+    other = Cluster(make_genesis(name="another", members=FIVE, seats=4))
+    govern(other, slots=5)
+    sources[B] = PeerSource(other.peers[0], other.genesis, name=B)
+    status, out, _ = run("--compare", A, B)
+    assert (status, out.startswith("NOT OK: http://b: height 4, field header.chain_id: of another chain")) == (1, True)
+    status, out, _ = run(B, "--since", block_at(sources[A], 3))
+    assert (status, "field header.chain_id: of another chain" in out) == (1, True)
 
 
 def test_a_node_that_will_not_show_where_it_parted(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from audit import reference as audit_reference
 from ledger.genesis import Genesis, genesis_to_json
 from tests.audit.agreement import signatures_remembered
 from tests.audit.conftest import data_dir, genesis, original, parts
@@ -96,3 +99,25 @@ def test_what_it_does_not_do(option: list[str], run: Run, export: Path, genesis_
 def test_what_cannot_be_read(run: Run, tmp_path: Path, genesis_file: Path) -> None:
     assert run(tmp_path / "none", "--genesis", genesis_file, "--reference")[0] == 2
     assert run(genesis_file, "--genesis", tmp_path / "none", "--reference")[0] == 2
+
+
+def test_the_commands_of_the_document(
+    run: Run, export: Path, receipt: Path, genesis_file: Path, ok: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As docs/audit.md has them, in a folder with these files; scripts of the repository have tests of their own."""
+    guide = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    section = guide.partition("\n## A second implementation\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"^\$ ((?!\./scripts/)[^#\n]*)", section, flags=re.MULTILINE)
+    for path, name in ((export, "chain.export"), (receipt, "receipt.json"), (genesis_file, "genesis.json")):
+        Path(name).write_bytes(path.read_bytes())
+    said = []
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        if program == "ledger-verify":
+            status, out, _ = run(*arguments)
+        else:
+            assert (program, *arguments[:2]) == ("python", "-m", "audit.reference")
+            status, out = audit_reference.main(arguments[2:]), capsys.readouterr().out
+        said.append((status, out))
+    assert said[:2] == [(0, ok), (0, ok)]
+    assert (said[2][0], said[2][1][:13], len(said)) == (0, "OK: record 5 ", 3)
