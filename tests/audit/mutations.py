@@ -631,7 +631,7 @@ def nothing_changed(rng: Random, w: World) -> bytes:
 
 
 SOURCES: Sequence[str] = (
-    *(["plain"] * 6 + ["governed"] * 8 + ["alone"] * 3 + ["tight"] * 3 + ["many"]),
+    *(["plain"] * 6 + ["governed"] * 8 + ["alone"] * 3 + ["tight"] * 3 + ["loose"] * 3 + ["many"]),
     *(f"chance-{number}" for number in range(24)),
 )
 WEIGHTS = {"record_changed": 3, "record_repeated": 2, "deeds_added": 4, "deed_changed": 2, "item_changed": 2}

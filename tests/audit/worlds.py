@@ -40,7 +40,7 @@ from ledger.codec import decode, decode_each, encode
 from ledger.crypto import PrivateKey
 from ledger.entries import Proposal, ProposalAction
 from ledger.errors import LedgerError, UnknownParent
-from ledger.genesis import Candidate, Genesis, MemberKey, Role, chain_id_of
+from ledger.genesis import Candidate, Genesis, MemberKey, Role, RuleParameter, RuleSetPin, chain_id_of
 from ledger.payloads import (
     Approval,
     CandidateChange,
@@ -485,6 +485,17 @@ def _tight() -> Parts:
     return run(with_fields(genesis, parameters=few), 7, members=("alfa", "bravo"))
 
 
+def _loose() -> Parts:
+    """A chain with hardly a rule: records that no other chain would take are added up all the same."""
+    genesis = make_genesis(name="loose", epoch_slots=4)
+    levels = [
+        with_fields(pin, parameters=[RuleParameter("level_max_dbm0", 20)])
+        for pin in genesis.rules.modules
+        if pin.module == "levels"
+    ]
+    return run(with_fields(genesis, rules=RuleSetPin(levels, [])), 6, members=("alfa", "bravo"))
+
+
 def _alone() -> Parts:
     return run(make_genesis(name="alone", members=("alfa",)), 5)
 
@@ -496,5 +507,6 @@ WORLDS: dict[str, Callable[[], Parts]] = {
     "alone": _alone,
     "many": _many,
     "tight": _tight,
+    "loose": _loose,
 }
 """``twin`` has the genesis of ``plain`` and other blocks: what parts are taken from to be put into another chain."""
