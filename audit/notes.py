@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
@@ -71,22 +71,22 @@ def key_id_of(name: str, kind: bytes, public_key: bytes) -> bytes:
     return sha256(name.encode() + b"\n" + kind + public_key).digest()[:4]
 
 
-def parse_note_key(text: str, *, where: str = "") -> NoteKey:
-    """Return the verifier key ``NAME+ID+KEY``. Raises ConfigError naming ``where``."""
+def parse_note_key(text: str, *, where: str = "", kinds: Collection[int] = (ED25519, COSIGNATURE)) -> NoteKey:
+    """Return the verifier key ``NAME+ID+KEY``. Raises ConfigError naming ``where`` for anything else than ``kinds``."""
     # The name has no plus sign, but the base64 of the key may.
     name, _, rest = text.strip().partition("+")
     key_id, _, material = rest.partition("+")
     try:
         raw = _from_base64(material, "key")
         key = NoteKey(name, raw[0] if raw else 0, raw[1:])
-        is_good = key.kind in {ED25519, COSIGNATURE} and len(key.public_key) == _KEY_BYTES and _is_name(name)
+        is_good = key.kind in kinds and len(key.public_key) == _KEY_BYTES and _is_name(name)
     except (EncodingError, ValueError):
         is_good = False
     if not is_good or key.key_id.hex() != key_id:
         raise ConfigError(
-            "not the verifier key of a log or a witness",
+            "not the verifier key of a log or a witness" if len(kinds) > 1 else "not the verifier key of a witness",
             where=where,
-            expected="NAME+8 hex digits+base64, Ed25519 of type 1 or 4",
+            expected=f"NAME+8 hex digits+base64, Ed25519 of type {' or '.join(map(str, kinds))}",
             actual=text[:NAME_CHARACTERS_MAX],
         )
     return key

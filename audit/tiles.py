@@ -15,6 +15,7 @@ from typing import Final
 
 from audit.history import HistoryTree
 from ledger.errors import EncodingError
+from ledger.merkle import HASH_BYTES
 
 TILE_HASHES: Final = 256
 LEVEL_MAX: Final = 7
@@ -88,16 +89,18 @@ def tiles_of(size: int) -> list[Tile]:
     return found
 
 
-def tile_bytes(tile: Tile, history: HistoryTree) -> bytes:
+def tile_bytes(tile: Tile, history: HistoryTree, *, begin: bytes = b"") -> bytes:
     """Return what is in a tile that the tree has.
 
-    Costs a pass over the blocks below it, one for each hash at level 0; of levels above 1, the first time only. Raises
-    StoreDamaged where a block lacks.
+    begin: the first hashes of it, where they are known. Costs a pass over the blocks below the others; of levels above
+    1, the first time only. Raises StoreDamaged where a block lacks.
     """
     first = tile.index * TILE_HASHES
     if tile.is_entries:
         return b"".join(len(one).to_bytes(2) + one for one in history.block_ids(first, first + tile.width))
-    return b"".join(history.subtree_roots(first, tile.width, tile.leaves))
+    known = min(len(begin) // HASH_BYTES, tile.width)
+    rest = history.subtree_roots(first + known, tile.width - known, tile.leaves) if known < tile.width else []
+    return begin[: known * HASH_BYTES] + b"".join(rest)
 
 
 def _number(text: str, high: int) -> int | None:

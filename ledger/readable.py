@@ -113,6 +113,9 @@ def _build(value: Any, kind: Any, path: str) -> Any:
     # However deep it is nested, nobody walks through it after this.
     if isinstance(value, list | dict):
         raise FieldError("wrong type", where=path, expected="a single value", actual=type(value).__name__)
+    # JSON may spell half of a pair: no text, and nothing that could be encoded.
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        raise FieldError("not text", where=path, expected="Unicode without lone surrogates", actual=ascii(value))
     if not isinstance(kind, type):
         return value
     if issubclass(kind, bytes):

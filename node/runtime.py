@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from audit.lognote import origin_of
-from audit.notes import parse_note_key
+from audit.notes import COSIGNATURE, parse_note_key
 from ledger.errors import ConfigError
 from ledger.genesis import GENESIS_BYTES_MAX, Genesis, genesis_from_json
 from ledger.leveldb import LevelStore
@@ -388,7 +388,7 @@ async def _serve_api(
     # An agent in this process asks by the address that is listened at.
     hosts = config.hosts if config.agent_spool is None else (*config.hosts, config.api.host)
     log_key = None if config.log_key is None else read_log_key(config.log_key)
-    witnesses = [parse_note_key(text, where="--witnesses") for text in config.witnesses]
+    witnesses = [parse_note_key(text, where="--witnesses", kinds=[COSIGNATURE]) for text in config.witnesses]
     if log_key is not None:
         get_log("api").info("notes are signed", key=log_key.note_key(origin_of(node.chain_id)).to_text())
     parts = ApiParts(tokens=tokens, hosts=hosts, vault=vault, profile=profile, log_key=log_key, witnesses=witnesses)

@@ -244,12 +244,13 @@ def _owner(node: Backend, key_id: bytes) -> str:
 def _block_view(context: Context, block: Block) -> dict[str, Any]:
     """Return a block with names, but for its transactions."""
     node = context.node
-    sets = _voting_sets(context)
+    carries, certified = block.sealed.certificate, _certificate_on(node, block)
+    sets = _voting_sets(context, carries, certified)
     return {
         **views.block_view(node, block),
         "producer": _owner(node, block.sealed.header.producer_key_id),
-        "carries": _signers(block.sealed.certificate, sets),
-        "certified": _signers(_certificate_on(node, block), sets),
+        "carries": _signers(carries, sets),
+        "certified": _signers(certified, sets),
     }
 
 
@@ -284,16 +285,17 @@ def _certificate_on(node: Backend, block: Block) -> Certificate | None:
     return best if best is not None and best.t_id == block_id else None
 
 
-def _voting_sets(context: Context) -> dict[int, VotingSet]:
-    """Return every voting set since genesis by its number."""
+def _voting_sets(context: Context, *certificates: Certificate | None) -> dict[int, VotingSet]:
+    """Return the voting sets that signed certificates, by number: however often the set changed, two for each."""
     head = context.node.engine.head
-    changed = [
-        VotingSet(change.voting.set_id + 1, tuple(change.voting.pending.producers))
-        for change in context.reader.set_changes()
-        if change.voting.pending is not None
-    ]
-    sets = [founding_set(context.node.genesis), *changed, *head.voting, *head.next_voting]
-    return {voting_set.set_id: voting_set for voting_set in sets}
+    sets = {one.set_id: one for one in (founding_set(context.node.genesis), *head.voting, *head.next_voting)}
+    parts = [part for certificate in certificates if certificate is not None for part in certificate.parts]
+    for set_id in {part.set_id for part in parts} - sets.keys():
+        # The change that led to a set is in the proof of the one before.
+        for change in context.reader.set_changes(set_id - 1, count=1):
+            if change.voting.pending is not None:
+                sets[set_id] = VotingSet(set_id, tuple(change.voting.pending.producers))
+    return sets
 
 
 def _signers(certificate: Certificate | None, sets: dict[int, VotingSet]) -> dict[str, Any] | None:

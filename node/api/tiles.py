@@ -18,7 +18,7 @@ from audit.final import FinalReader, FinalView
 from audit.history import HistoryTree
 from audit.lognote import make_note, origin_of
 from audit.notes import NOTE_BYTES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
-from audit.tiles import TILE_HASHES, Tile, parse_tile, tile_bytes
+from audit.tiles import Tile, parse_tile, tile_bytes
 from ledger.errors import BadSignature
 from node.api.access import read_body
 from node.api.parts import CONTEXT, Context
@@ -28,8 +28,9 @@ NOTES_KEPT: Final = 64
 """Notes signed last: a witness answers within seconds, blocks become final about once a second."""
 COSIGNED_SHOWN_MS: Final = 600_000
 """For so long a cosigned note is preferred to newer ones without: witnesses are asked about once a minute."""
-TILES_KEPT: Final = 128
-"""Full tiles above level 0, a megabyte: each stands for 65,536 blocks and more that need not be read again."""
+TILES_KEPT: Final = 1_024
+"""Tiles above level 0, of 8 KB: each hash stands for 256 blocks and more that need not be read again. All those of
+two years of one-second blocks, so that nobody can ask for the one that was just let go."""
 READERS_MAX: Final = 2
 """Tiles made at once; the first of a high level needs a pass over the chain."""
 FOREVER: Final = "public, max-age=31536000, immutable"
@@ -107,19 +108,19 @@ class TileReader:
 
     def __init__(self, history: HistoryTree) -> None:
         self._history = history
-        self._kept: OrderedDict[Tile, bytes] = OrderedDict()
+        # As much of each tile as was asked for until now: what is partial grows with the chain.
+        self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._busy = asyncio.Semaphore(READERS_MAX)
 
     async def read(self, tile: Tile) -> bytes:
         """Return what is in a tile that the tree has. Raises StoreDamaged."""
-        kept = self._kept.get(tile)
-        if kept is not None:
-            self._kept.move_to_end(tile)
-            return kept
+        place = tile.level, tile.index
         async with self._busy:
-            data = await asyncio.to_thread(tile_bytes, tile, self._history)
-        if tile.level and tile.width == TILE_HASHES:
-            self._kept[tile] = data
+            kept = self._kept.get(place, b"") if tile.level else b""
+            data = await asyncio.to_thread(tile_bytes, tile, self._history, begin=kept)
+        if tile.level:
+            self._kept[place] = max(data, self._kept.get(place, b""), key=len)
+            self._kept.move_to_end(place)
             while len(self._kept) > TILES_KEPT:
                 self._kept.popitem(last=False)
         return data

@@ -10,7 +10,9 @@ from ledger.models.explain import method_name as spelled
 from ledger.readable import to_readable
 
 QUANTITIES = ("records", "void", "talk_ms", "octets", "device_mj", "network_mj", "server_mj", "co2_ug")
-MOMENTS: Final = frozenset({"setup_ms", "answer_ms", "end_ms", "created_ms", "expires_ms", "time_ms", "until_ms"})
+MOMENTS: Final = frozenset(
+    {"setup_ms", "answer_ms", "end_ms", "created_ms", "expires_ms", "time_ms", "until_ms", "now_ms"}
+)
 """Fields that hold milliseconds since 1970; others that end so are durations."""
 
 

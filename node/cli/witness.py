@@ -43,14 +43,14 @@ def push(
     """
     import time
 
-    from audit.notes import parse_note_key
+    from audit.notes import COSIGNATURE, parse_note_key
     from ledger.errors import LedgerError
     from node.cli.output import print_error
     from node.client import Client
     from node.light import ApiSource
     from node.witness import Witness
 
-    asked = Witness(witness, parse_note_key(key, where="--key"))
+    asked = Witness(witness, parse_note_key(key, where="--key", kinds=[COSIGNATURE]))
     client, source = Client(url, read_token(token, token_file)), ApiSource(url)
     if not every:
         _once(client, source, asked, as_json=as_json)

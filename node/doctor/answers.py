@@ -5,9 +5,10 @@ Source: docs/api.md, "The chain out"; docs/agent.md, "Answers".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -15,6 +16,9 @@ from ledger.block import SealedHeader, bitmap_indexes
 from ledger.errors import EncodingError
 
 T = TypeVar("T")
+
+DIGITS_MAX: Final = 20
+"""Of a number with its sign: what is longer fits no field, and what is computed of it no float."""
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -308,6 +312,20 @@ class Gathered:
     def best(self) -> NodeAnswers | None:
         """Return the node with the highest final block, None where none answered."""
         return max(self.nodes, key=lambda node: node.status.final.height, default=None)
+
+
+def read_json(body: bytes) -> Any:
+    """Return the JSON of an answer. Raises ValueError for what is none, or has numbers that no node could mean."""
+    try:
+        return json.loads(body, parse_int=_number)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _number(text: str) -> int:
+    if len(text) > DIGITS_MAX:
+        raise ValueError("a number is too large")
+    return int(text)
 
 
 def read_answer(document: Any, kind: type[T]) -> T:

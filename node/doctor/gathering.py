@@ -6,7 +6,6 @@ Source: docs/operations.md, "Paged at night".
 from __future__ import annotations
 
 import itertools
-import json
 import queue
 import threading
 import time
@@ -39,6 +38,7 @@ from node.doctor.answers import (
     RecentBlocks,
     StatusAnswer,
     read_answer,
+    read_json,
     recent_of,
 )
 from node.doctor.findings import lasting
@@ -154,8 +154,8 @@ def _look(client: Client, genesis: Genesis | None, timeout_s: float) -> _Looked:
 def _get(client: Client, path: str) -> Any:
     status, body = client.look(path, bytes_max=ANSWER_BYTES_MAX)
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = read_json(body)
+    except ValueError:
         document = None
     if status != 200 or not isinstance(document, dict):
         raise _foreign(status, body, document)
@@ -186,8 +186,8 @@ def _look_for_agent(client: Client, fault: ApiFault) -> AgentAnswers | NoAnswer:
         return replace(nobody, todo=START_IT)
     _, body = client.look("/healthz", bytes_max=HEALTH_BYTES_MAX)
     try:
-        health = read_answer(json.loads(body), HealthAnswer)
-    except (EncodingError, ValueError, RecursionError):
+        health = read_answer(read_json(body), HealthAnswer)
+    except (EncodingError, ValueError):
         return nobody
     return AgentAnswers(client.url, health, _failing_watches(client))
 

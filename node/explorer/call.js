@@ -43,9 +43,10 @@ class CallPage {
     this.container = container;
     this.chainId = chainId;
     this.chain = toHex(chainId);
-    this.keyBox = h("div");
+    // Focused when what was pressed is gone: a keyboard then goes on from there, and a screen reader reads it.
+    this.keyBox = h("div", { tabindex: "-1" });
     this.callBox = h("div");
-    this.recordBox = h("div");
+    this.recordBox = h("div", { tabindex: "-1" });
     this.keptBox = h("div");
     this.memberId = "";
   }
@@ -83,12 +84,14 @@ class CallPage {
   async makeKey() {
     const keys = { pair: await generateKey(), recordKey: await records.generateRecordKey() };
     await this.showKey(await saveKeys(this.chain, keys));
+    this.keyBox.focus();
   }
 
   async forgetKey() {
     if (!confirm("Forget this key for good? What it signed stays; your carrier should revoke it.")) return;
     await dropKeys(this.chain);
     await this.showKey(undefined);
+    this.keyBox.focus();
   }
 
   /** Return what the chain says of this key, null where it does not have it; the same where the node does not answer. */
@@ -146,7 +149,7 @@ class CallPage {
       field("Sound", h("select", { name: "source" },
         h("option", { value: "tone" }, "a tone"), h("option", { value: "microphone" }, "the microphone"))));
     this.button = h("button", { type: "button", class: "primary", onclick: () => this.startCall() }, "Start the call");
-    this.meter = h("div", { role: "status", "data-meter": true });
+    this.meter = h("div", { "data-meter": true });
     put(this.callBox, this.form, this.button, this.meter);
   }
 
@@ -166,6 +169,7 @@ class CallPage {
     const end = h("button", { type: "button", class: "primary", onclick: () => this.endCall() }, "Hang up");
     this.button.replaceWith(end);
     this.button = end;
+    end.focus();
   }
 
   showStats(report, ms) {
@@ -208,6 +212,7 @@ class CallPage {
     });
     this.showCallForm();
     this.showRecord();
+    this.recordBox.focus();
   }
 
   // -- record

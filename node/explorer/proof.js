@@ -179,8 +179,9 @@ class Proof {
     const counts = verdict.void
       ? "It is void: its call and leg were recorded before, and it does not count."
       : "It counts: no record of the same call and leg came before.";
+    const proven = verdict.void ? "Proven, and void" : "Proven";
     this.say(isTrusted ? "good" : "warn",
-      `${of}${isTrusted ? "Proven." : "Proven, if this is the genesis that you trust."}`,
+      `${of}${proven}${isTrusted ? "." : ", if this is the genesis that you trust."}`,
       `Record ${verdict.index} of ${verdict.tx_id} was signed by ${verdict.member_id}, is in block ${verdict.height} of `
         + `${utc(verdict.block_ms)}, and final: a quorum of voting set ${verdict.set_id} `
         + `made block ${verdict.final_height} final, which has it in its history.`,

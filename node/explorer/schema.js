@@ -9,9 +9,14 @@ function wrong(what, where, expected, actual = "") {
   return new ProofError(what, { where, expected, actual });
 }
 
+/** Tell whether a value is an object of JSON: such have no prototype, and fields of any name. */
+function isObject(value) {
+  return value !== null && typeof value === "object" && Object.getPrototypeOf(value) === null;
+}
+
 function described(value) {
   if (Array.isArray(value)) return "an array";
-  return value !== null && typeof value === "object" && value.constructor === undefined ? "an object" : String(value);
+  return isObject(value) ? "an object" : String(value);
 }
 
 const atOnce = { build: (value) => value, toWire: (value) => value, fromWire: (value) => value };
@@ -123,7 +128,7 @@ export function struct(name, fields) {
   return {
     fields,
     build(value, where) {
-      if (value === null || typeof value !== "object" || Array.isArray(value) || value.constructor !== undefined) {
+      if (!isObject(value)) {
         throw wrong("wrong type", where || name, "an object", described(value));
       }
       for (const field of Object.keys(value)) {

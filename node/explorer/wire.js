@@ -19,7 +19,8 @@ export class ProofError extends Error {
 export function shown(value) {
   if (value instanceof Uint8Array) return toHex(value);
   if (Array.isArray(value)) return value.map(shown).join(", ");
-  return String(value);
+  // An object of JSON has no prototype, and so no words for itself.
+  return value !== null && typeof value === "object" && Object.getPrototypeOf(value) === null ? "an object" : String(value);
 }
 
 export const INT_MAX = 2n ** 63n - 1n;

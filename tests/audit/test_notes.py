@@ -272,6 +272,8 @@ def test_extension_lines_are_passed_over() -> None:
     ],
 )
 def test_what_is_no_verifier_key(text: str) -> None:
+    with pytest.raises(ConfigError, match="not the verifier key of a witness"):
+        parse_note_key(EXAMPLE_KEY, kinds=[COSIGNATURE])
     with pytest.raises(ConfigError, match="witnesses: not the verifier key"):
         parse_note_key(text, where="witnesses")
 

@@ -87,6 +87,19 @@ def test_entries_are_the_ids_behind_their_lengths(tree: HistoryTree) -> None:
     assert (ids, hashes) == (LEAVES[1280:1536], tile_bytes(Tile(0, 5), tree))
 
 
+def test_what_is_known_of_a_tile_is_not_read_again(tree: HistoryTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {width: tile_bytes(Tile(1, 0, width), tree) for width in (3, 7, 256)}
+    asked: list[tuple[int, int]] = []
+    roots = tree.subtree_roots
+    monkeypatch.setattr(
+        tree, "subtree_roots", lambda first, count, size: asked.append((first, count)) or roots(first, count, size)
+    )
+    assert tile_bytes(Tile(1, 0, 7), tree, begin=whole[3]) == whole[7]
+    assert tile_bytes(Tile(1, 0, 3), tree, begin=whole[256]) == whole[3]
+    assert tile_bytes(Tile(1, 0), tree, begin=whole[256]) == whole[256]
+    assert asked == [(3, 4)]
+
+
 def test_a_tile_that_is_not_there(tree: HistoryTree) -> None:
     with pytest.raises(StoreDamaged):
         tile_bytes(Tile(0, BLOCKS // TILE_HASHES), tree)

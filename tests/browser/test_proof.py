@@ -88,6 +88,18 @@ async def test_private_fields_are_shown_with_their_proof(page: Page, node: DevNo
     assert await step.locator("dd").all_inner_texts() == expected
 
 
+async def test_a_void_record_is_called_one(page: Page, node: DevNode, tmp_path: Path) -> None:
+    receipts = json.loads((VECTORS / "receipts.json").read_text())
+    one = next(one for one in receipts["receipts"] if one["name"] == "a void record")
+    (tmp_path / "receipt").write_text(one["file"])
+    (tmp_path / "genesis").write_text(receipts["genesis"][one["genesis"]])
+    await page.goto(f"{node.url}/#/verify")
+    await page.get_by_label("or its genesis file").set_input_files(tmp_path / "genesis")
+    await page.get_by_label("Receipt").set_input_files(tmp_path / "receipt")
+    await expect(verdict(page)).to_have_text("receipt: Proven, and void.")
+    await expect(page.locator(".said")).to_contain_text("it does not count")
+
+
 async def test_a_record_without_a_proof(page: Page, node: DevNode, faults: list[str], tx_ids: list[str]) -> None:
     """What the node says instead of a receipt is told."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,27 @@ async def test_whatever_is_changed_fails_at_the_same_place(modules: Page) -> Non
         await check_same_verdicts(modules, receipts, one["genesis"])
 
 
+async def test_objects_of_any_fields_are_refused_by_name(modules: Page) -> None:
+    """A field's name may be that of something which every object of JavaScript has."""
+    one = next(one for one in RECEIPTS["receipts"] if one["name"] == "all shown, one of them no text")
+    places = ((), ("record",), ("record", "quality"), ("key",), ("revealed", 0))
+    receipts = []
+    for name in ("constructor", "toString", "__proto__", "hasOwnProperty"):
+        for place in places:
+            document = json.loads(one["file"])
+            inner = document
+            for key in place:
+                inner = inner[key]
+            inner[name] = {}
+            receipts.append(json.dumps(document))
+        fields = ("tx_id", "index", "record", "final", "key", "set_changes", "revealed")
+        receipts += [json.dumps({**json.loads(one["file"]), field: {name: 1}}) for field in fields]
+    await check_same_verdicts(modules, receipts, one["genesis"])
+    genesis = json.loads(genesis_text(one["genesis"])) | {"chain_id": {}}
+    (found,) = await verdicts(modules, [(one["file"], json.dumps(genesis))])
+    assert (found["ok"], found["where"]) == (False, "genesis: chain_id")
+
+
 async def test_base64_and_bytes_that_were_touched(modules: Page) -> None:
     """A byte flipped, one left out, one more, inside each packed field."""
     one = next(one for one in RECEIPTS["receipts"] if one["name"] == "two changes of seven, a third under way")
@@ -172,3 +194,23 @@ async def test_base64_and_bytes_that_were_touched(modules: Page) -> None:
                 changed = text if index is None else [*document[name][:index], text, *document[name][index + 1 :]]
                 receipts.append(json.dumps({**document, name: changed}))
     await check_same_verdicts(modules, receipts, one["genesis"])
+
+
+async def test_receipts_recombined(modules: Page) -> None:
+    """Each field of one true receipt put into another of the same chain: never proven by one and not by the other."""
+    by_genesis: dict[str, list[dict[str, Any]]] = {}
+    for one in RECEIPTS["receipts"]:
+        by_genesis.setdefault(one["genesis"], []).append(json.loads(one["file"]))
+    compared = 0
+    for name, documents in by_genesis.items():
+        genesis = genesis_from_json(genesis_text(name).encode())
+        receipts = [
+            json.dumps({**into, field: value})
+            for into, source in permutations(documents, 2)
+            for field, value in source.items()
+            if into.get(field) != value
+        ]
+        found = await verdicts(modules, [(receipt, genesis_text(name)) for receipt in receipts])
+        assert [step_of(one["where"]) for one in found] == [step_of(place_of(one, genesis)) for one in receipts]
+        compared += len(receipts)
+    assert compared > 70

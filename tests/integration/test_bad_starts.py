@@ -298,6 +298,18 @@ def test_a_submit_key_that_may_not(
     )
 
 
+def test_a_log_key_that_is_none(start: Start, place: ClusterNode, tmp_path: Path) -> None:
+    done = start(*alone(place, tmp_path), "--log-key", place.home / "node.pem")
+    assert_refused(done, "node.pem: not a log key", "an unencrypted PEM key on Ed25519", "ledgerctl keygen --log")
+    done = start(*alone(place, tmp_path), "--log-key", tmp_path / "missing.pem")
+    assert_refused(done, "the log key cannot be read", "ledgerctl keygen --log")
+
+
+def test_a_witness_that_is_none(start: Start, place: ClusterNode, tmp_path: Path) -> None:
+    done = start(*alone(place, tmp_path), "--witnesses", "witness.example+1+x")
+    assert_refused(done, "--witnesses: not the verifier key of a witness", "Ed25519 of type 4")
+
+
 @pytest.mark.parametrize("text", ["", "00" * 31, "zz" * 32, "\u00e9" * 32])
 def test_a_malformed_secret(start: Start, place: ClusterNode, tmp_path: Path, text: str) -> None:
     secret = tmp_path / "secret"

@@ -187,8 +187,11 @@ def test_a_network_that_is_well_and_one_node_that_stops(tmp_path: Path) -> None:
             wait_until("all may sign", lambda: {signing(node)["state"] for node in nodes} == {"clear"}, 10)
             urls = [node.place.url for node in nodes]
             everything = [*urls, agent.url, "--genesis", cluster.genesis_file]
-            wait_until("all is well", lambda: examine(*everything)[0] == 0, 20)
-            status, findings = examine(*everything)
+            for _ in range(10):
+                # What has just started need not have voted yet.
+                status, findings = examine(*everything)
+                if status == 0:
+                    break
             assert (status, not_well(findings)) == (0, set())
             assert {each["check"] for each in findings} == set(CHECKS)
             for url in (*urls, agent.url):

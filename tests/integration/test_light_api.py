@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from audit.final import FinalReader
 from audit.follow import Follower
 from audit.light import LightClient
+from consensus.setchange import VotingProof
+from consensus.votes import VotingSet
 from ledger.errors import InvalidProof
 from ledger.genesis import chain_id_of
 from node.api import ApiParts, make_app
 from node.client import ApiFault
 from node.light import ApiSource
 from tests.audit.chains import FIVE, Cluster, govern, make_genesis
+from tests.audit.light_kit import PeerSource
 from tests.integration.api_node import ApiNode
 from tests.integration.openapi_check import check_answer
 
@@ -121,3 +125,34 @@ async def test_answers_that_are_none(client: TestClient, monkeypatch: pytest.Mon
     monkeypatch.undo()
     with pytest.raises(ApiFault):
         await asyncio.to_thread(source.history, 5, 99)
+
+
+async def test_the_explorer_names_who_signed_blocks_of_every_voting_set(
+    client: TestClient, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And reads no more changes of the set for one block than its certificates are of, however many there were."""
+    read: list[int | None] = []
+    changes = FinalReader.set_changes
+
+    def counting(reader: FinalReader, after: int = 0, *, count: int | None = None) -> list[VotingProof]:
+        read.append(count)
+        return changes(reader, after, count=count)
+
+    sets = sets_of(cluster)
+    monkeypatch.setattr(FinalReader, "set_changes", counting)
+    seen = set()
+    for height in range(2, 60):
+        _, block = await get(client, f"/v1/explore/blocks/{height}")
+        for part in [*(block["carries"] or {}).get("parts", []), *(block["certified"] or {}).get("parts", [])]:
+            names = [producer.member_id for producer in sets[part["set_id"]].producers]
+            assert sorted([*part["signed"], *part["not_signed"]]) == sorted(names)
+            assert part["quorum"] == sets[part["set_id"]].quorum
+            seen.add(part["set_id"])
+    assert (seen, set(read)) == ({0, 1, 2, 3, 4}, {1})
+
+
+def sets_of(cluster: Cluster) -> dict[int, VotingSet]:
+    """Return the voting sets as a light client comes to know them."""
+    client = LightClient(cluster.genesis)
+    Follower(client, PeerSource(cluster.peers[0], cluster.genesis)).catch_up()
+    return client.sets

@@ -13,14 +13,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from typer.testing import CliRunner
 
+from audit.history import HistoryTree
 from audit.lognote import finality_of, origin_of
 from audit.notes import COSIGNATURE, LogKey, NoteKey, parse_note, parse_tree_head
 from audit.since import Earlier, extend
-from audit.tiles import parse_tile, tiles_of
+from audit.tiles import Tile, parse_tile, tile_bytes, tiles_of
 from ledger import merkle
-from ledger.errors import BadSignature, InvalidProof
+from ledger.errors import BadSignature, InvalidProof, StoreDamaged
+from ledger.store import MemoryStore, WriteBatch, height_key
 from node.api import ApiParts, make_app
-from node.api.tiles import COSIGNED_SHOWN_MS
+from node.api.tiles import COSIGNED_SHOWN_MS, TileReader
 from node.cli.ledgerctl import app as ledgerctl
 from node.client import ApiFault, Client
 from node.keyfile import new_token
@@ -192,6 +194,19 @@ async def test_partial_tiles_of_before_are_still_there(log: Log) -> None:
     assert parse_tile("0/000.p/13").width * merkle.HASH_BYTES == len(before[1])
 
 
+async def test_tiles_above_the_lowest_level_are_kept_as_far_as_they_go() -> None:
+    store = MemoryStore()
+    store.write(WriteBatch(puts=[(height_key(height), height.to_bytes(32)) for height in range(1, 3_000)]))
+    tree = HistoryTree(store, bytes(32))
+    reader = TileReader(tree)
+    for width in (2, 9, 4, 11):
+        assert await reader.read(Tile(1, 0, width)) == tile_bytes(Tile(1, 0, width), tree)
+    store.write(WriteBatch(puts=[(height_key(height), None) for height in range(1, 2_000)]))
+    assert len(await reader.read(Tile(1, 0, 11))) == 11 * 32
+    with pytest.raises(StoreDamaged):
+        await reader.read(Tile(0, 0))
+
+
 async def test_without_a_key_and_before_anything_is_final() -> None:
     cluster = Cluster(make_genesis(name="governed", members=FIVE, seats=4))
     for parts, status in ((ApiParts(), 503), (ApiParts(log_key=LogKey.generate()), 404)):
@@ -318,3 +333,20 @@ async def test_from_the_command_line(log: Log) -> None:
     log.cluster.submit(make_raw(log.cluster.genesis, range(900, 903), now_ms=log.cluster.now_ms))
     done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [*options, "--token", TOKEN, "--json"])
     assert json.loads(done.stdout) == {"height": 20, "origin": log.witness.origin, "time_s": [TIME_S]}
+
+
+async def test_from_the_command_line_again_and_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A witness that refuses is told of, and asked again."""
+    slept: list[int] = []
+
+    def sleep(seconds: int) -> None:
+        slept.append(seconds)
+        log.witness.origin = "another" if len(slept) == 1 else origin_of(log.cluster.peers[0].engine.chain_id)
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    options = ["witness", "push", log.witness_url, "--key", log.witness.note_key.to_text(), "--url", log.url]
+    done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [*options, "--token", TOKEN, "--every", "9"])
+    assert (done.exit_code, slept, done.stdout.count("height 20 cosigned")) == (0, [9, 9, 9], 2)
+    assert "error: it does not know this chain" in done.stderr

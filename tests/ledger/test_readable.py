@@ -172,3 +172,16 @@ def test_a_field_given_twice_is_refused() -> None:
     with pytest.raises(FieldError) as caught:
         parse_json(b'{"a": {"b": 1, "b": 1}}')
     assert (caught.value.what, caught.value.where) == ("given twice", "b")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "alfa\udfff"])
+def test_half_of_a_pair_is_no_text(text: str) -> None:
+    """JSON may spell it; it cannot be encoded."""
+    document = to_readable(GENESIS)
+    for place, where in ((document, "name"), (document["parameters"], "parameters.carbon_basis")):
+        name = where.rpartition(".")[2]
+        kept, place[name] = place[name], text
+        with pytest.raises(FieldError) as caught:
+            from_readable(json.loads(json.dumps(document)), Genesis)
+        assert (caught.value.where, caught.value.what) == (where, "not text")
+        place[name] = kept

@@ -50,6 +50,7 @@ from node.doctor.answers import (
     VoterAnswer,
     VotingAnswer,
     read_answer,
+    read_json,
     recent_of,
 )
 from node.doctor.examine import examine
@@ -290,8 +291,8 @@ def test_with_seven_voters_one_silent_can_wait_and_three_stop_the_chain() -> Non
         Level.WARN,
         "has not voted since block 6; the chain bears 1 more failure",
     )
-    found = [each for each in told(Gathered([node("alpha", producers=three)])) if each.check == "votes"]
-    assert {(each.level, each.what) for each in found} == {
+    stopped = [each for each in told(Gathered([node("alpha", producers=three)])) if each.check == "votes"]
+    assert {(each.level, each.what) for each in stopped} == {
         (Level.BAD, "has not voted since block 6; with so many silent nothing becomes final")
     }
 
@@ -455,6 +456,14 @@ def test_what_is_no_status_is_no_answer(document: Any) -> None:
 def test_what_an_answer_has_beyond_is_passed_over() -> None:
     document = msgspec.to_builtins(STATUS)
     assert read_answer({**document, "of_tomorrow": 1}, StatusAnswer) == STATUS
+
+
+def test_a_number_that_nobody_could_mean_is_no_answer() -> None:
+    """One node that lies so must not end the examination of all: what is computed of it would be no float."""
+    for text in (b'{"disk": {"free_bytes": 1%s}}' % (b"0" * 400), b"[" * 100_000, b"{"):
+        with pytest.raises(ValueError, match=r"."):
+            read_json(text)
+    assert read_json(b'{"a": -9223372036854775808}') == {"a": -(2**63)}
 
 
 numbers = st.integers(-(2**63), 2**63 - 1)

@@ -104,10 +104,10 @@ def test_what_cannot_be_read(run: Run, tmp_path: Path, genesis_file: Path) -> No
 def test_the_commands_of_the_document(
     run: Run, export: Path, receipt: Path, genesis_file: Path, ok: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As docs/audit.md has them, in a folder with these three files."""
+    """As docs/audit.md has them, in a folder with these files; scripts of the repository have tests of their own."""
     guide = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
     section = guide.partition("\n## A second implementation\n")[2].partition("\n## ")[0]
-    commands = re.findall(r"^\$ ([^#\n]*)", section, flags=re.MULTILINE)
+    commands = re.findall(r"^\$ ((?!\./scripts/)[^#\n]*)", section, flags=re.MULTILINE)
     for path, name in ((export, "chain.export"), (receipt, "receipt.json"), (genesis_file, "genesis.json")):
         Path(name).write_bytes(path.read_bytes())
     said = []
