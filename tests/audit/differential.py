@@ -16,23 +16,30 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from audit import ahead as audit_ahead
 from audit import reference
 from audit.receipt import verify_receipt
+from audit.verify import verify_chain
 from ledger.crypto import PrivateKey
 from ledger.errors import InvalidProof
 from ledger.genesis import Genesis, genesis_to_json
+from ledger.validation import Rules
+from tests.audit import agreement
 from tests.audit.agreement import Place, audited, referred
 from tests.audit.mutations import mutant
 from tests.audit.receipt_mutations import receipt_mutant
+from tests.audit.test_jobs import Inline
 
 EACH = 16
 """Of the signatures made here, one of so many is looked at all the same."""
 MADE_MAX = 500_000
+AHEAD_EACH = 5
+"""One mutant of so many is audited a second time, as with ``--jobs 2``."""
 CHUNK = 50
 """Mutants that a process is given at once."""
 
@@ -116,7 +123,21 @@ def judge(seeds: Sequence[int]) -> Tally:
             tally.places[_without_indexes(mine[2])] += 1
         if mine != other or mine[0] == "crash":
             tally.disagreements.append((seed, kind, mine, other))
+        if seed % AHEAD_EACH == 0:
+            ahead = outcome(audited_ahead, data, world.genesis, world.rules)
+            if ahead != mine:
+                tally.disagreements.append((seed, f"{kind}, audited by workers", mine, ahead))
     return tally
+
+
+def audited_ahead(data: bytes, genesis: Genesis, rules: Rules) -> tuple[Place, str]:
+    """Return what the audit says where workers look at blocks before it; here without processes."""
+    with (
+        patch("audit.verify.Workers", Inline),
+        patch.object(audit_ahead, "BATCH_PIECES", 5),
+        patch.object(agreement, "verify_chain", partial(verify_chain, jobs=2)),
+    ):
+        return audited(data, genesis, rules)
 
 
 def judge_receipts(seeds: Sequence[int]) -> Tally:

@@ -20,6 +20,7 @@ from ledger.genesis import Genesis, genesis_from_json, genesis_to_json
 from tests.audit.mutations import change_value, other_value, spell_otherwise
 from tests.audit.receipt_forgeries import FORGERIES, make_kit
 from tests.audit.receipt_world import World
+from tests.audit.worlds import world
 
 Document = dict[str, Any]
 Case = tuple[str, bytes]
@@ -39,7 +40,8 @@ def kind(mutate: Mutate) -> Mutate:
 
 
 @cache
-def _vectors() -> list[Case]:
+def good_receipts() -> list[Case]:
+    """Return the receipts of the test vectors."""
     document = json.loads((Path(__file__).parents[1] / "vectors" / "receipts.json").read_bytes())
     return [(case["file"], document["genesis"][case["genesis"]].encode()) for case in document["receipts"]]
 
@@ -188,7 +190,7 @@ def path_changed(rng: Random, text: str) -> str:
 @kind
 def recombined(rng: Random, text: str) -> str:
     """Fields of another receipt."""
-    document, other = json.loads(text), json.loads(rng.choice(_vectors())[0])
+    document, other = json.loads(text), json.loads(rng.choice(good_receipts())[0])
     shared = [name for name in document if name in other]
     for name in rng.sample(shared, rng.choice((1, 1, 2, 5, 10))):
         document[name] = copy.deepcopy(other[name])
@@ -238,11 +240,41 @@ def receipt_mutant(seed: int) -> tuple[str, Genesis, bytes, bytes]:
             if rng.random() < 0.3:
                 text = text_changed(rng, text)
         else:
-            text, genesis_json = rng.choice(_vectors()) if rng.random() < 0.5 else by_chance(rng)
+            text, genesis_json = rng.choice(good_receipts()) if rng.random() < 0.5 else by_chance(rng)
             if rng.random() < 0.02:
-                genesis_json = rng.choice(_vectors())[1]
+                genesis_json = rng.choice(good_receipts())[1]
             try:
                 text = KINDS[name](rng, text)
             except (ValueError, TypeError, LookupError, OverflowError, NotBase64, LedgerError, msgpack.UnpackException):
                 continue
         return name, genesis_from_json(genesis_json), genesis_json, text.encode("utf-8", "surrogatepass")
+
+
+def genesis_mutant(seed: int) -> bytes:
+    """Return a genesis file with a change or two, its ``chain_id`` as it was or left out."""
+    rng = Random(seed)
+    document = json.loads(genesis_to_json(world(rng.choice(("plain", "governed", "tight"))).genesis))
+    if rng.random() < 0.9:
+        del document["chain_id"]
+    text = _written(document)
+    for _ in range(rng.choice((0, 1, 1, 1, 2))):
+        try:
+            text = rng.choice((value_changed, value_changed, fields_moved, text_changed, _entries_moved))(rng, text)
+        except (ValueError, TypeError):
+            break  # the first change left no JSON, or the second is none
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _entries_moved(rng: Random, text: str) -> str:
+    """Entries of a list dropped, doubled or in another order."""
+    document = json.loads(text)
+    lists = [one for one in (_at(document, path) for path in _spots(document)) if isinstance(one, list) and one]
+    here = rng.choice(lists)
+    how, at = rng.randrange(3), rng.randrange(len(here))
+    if how == 0:
+        del here[at]
+    elif how == 1:
+        here.insert(rng.randrange(len(here) + 1), copy.deepcopy(here[at]))
+    else:
+        rng.shuffle(here)
+    return _written(document)

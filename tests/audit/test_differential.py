@@ -11,10 +11,13 @@ from unittest.mock import patch
 
 import pytest
 
-from audit import reference, reference_state, reference_transactions
-from tests.audit.differential import judge, judge_receipts, main, remembering
+from audit import reference, reference_rules, reference_state, reference_transactions
+from ledger.errors import ConfigError
+from ledger.genesis import chain_id_of, genesis_from_json
+from ledger.rules.ruleset import RuleSet
+from tests.audit.differential import audited_receipt, judge, judge_receipts, main, referred_receipt, remembering
 from tests.audit.mutations import KINDS, mutant
-from tests.audit.receipt_mutations import receipt_mutant
+from tests.audit.receipt_mutations import genesis_mutant, good_receipts, receipt_mutant
 
 SHARE = 60
 """Mutants of each of ``PARTS`` parts, so that several processes share them."""
@@ -52,6 +55,44 @@ def test_a_mutant_follows_from_its_seed() -> None:
 
 def test_every_kind_is_drawn() -> None:
     assert {mutant(seed)[0] for seed in range(360)} == set(KINDS)
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_both_take_the_same_genesis_files(part: int) -> None:
+    """Where one says what chain it is, and has its rules, the other does; which field is wrong is not compared."""
+    taken = 0
+    for seed in range(part * 100, (part + 1) * 100):
+        data = genesis_mutant(seed)
+        mine = chain_named(data)
+        assert (seed, mine) == (seed, chain_named_by_reference(data))
+        taken += mine is not None
+    assert 10 < taken < 90
+
+
+def chain_named(data: bytes) -> str | None:
+    try:
+        genesis = genesis_from_json(data)
+        RuleSet(genesis.rules, carbon_basis=genesis.parameters.carbon_basis)
+    except ConfigError:
+        return None
+    return chain_id_of(genesis).hex()
+
+
+def chain_named_by_reference(data: bytes) -> str | None:
+    try:
+        genesis = reference_state.read_genesis(data)
+        reference_rules.open_tables(genesis.rules, genesis.parameters.carbon_basis)
+    except reference.Unusable:
+        return None
+    return reference.tagged_hash("genesis", genesis).hex()
+
+
+def test_a_field_without_a_name() -> None:
+    """It was ``record.`` for one and ``record`` for the other until the two disagreed."""
+    text, genesis_json = good_receipts()[0]
+    data = text.replace('"record":{', '"record":{"":1,').encode()
+    assert audited_receipt(data, genesis_from_json(genesis_json))[0] == ("not ok", 0, "record.''")
+    assert referred_receipt(data, genesis_json)[0] == ("not ok", 0, "record.''")
 
 
 # -- a verifier with a fault is found out ------------------------------------------------------------------------------

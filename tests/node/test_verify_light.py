@@ -286,7 +286,6 @@ def test_where_two_histories_part(run: Run, sources: dict[str, PeerSource], fork
 
 
 def test_a_node_that_lies_or_does_not_answer(run: Run, sources: dict[str, PeerSource]) -> None:
-    sources["http://c"] = PeerSource(sources[A].peer, make_genesis(name="other"), name="http://c")
     sources[B].forge = no_answer
     status, out, err = run("--compare", A, B, "--json", "report")
     assert (status, out, err) == (2, "", "http://b: the node does not answer: refused\n")
@@ -294,6 +293,16 @@ def test_a_node_that_lies_or_does_not_answer(run: Run, sources: dict[str, PeerSo
     sources[B].forge = lambda question, answer: answer[:-1] if question == "history" else answer
     status, out, _ = run("--compare", A, B)
     assert (status, out.startswith("NOT OK: http://b: height ")) == (1, True)
+
+
+def test_a_node_of_another_chain(run: Run, sources: dict[str, PeerSource]) -> None:
+    other = Cluster(make_genesis(name="another", members=FIVE, seats=4))
+    govern(other, slots=5)
+    sources[B] = PeerSource(other.peers[0], other.genesis, name=B)
+    status, out, _ = run("--compare", A, B)
+    assert (status, out.startswith("NOT OK: http://b: height 4, field header.chain_id: of another chain")) == (1, True)
+    status, out, _ = run(B, "--since", block_at(sources[A], 3))
+    assert (status, "field header.chain_id: of another chain" in out) == (1, True)
 
 
 def test_a_node_that_will_not_show_where_it_parted(
