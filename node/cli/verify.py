@@ -167,11 +167,12 @@ def audit(
         trusted = load_genesis(source, target, genesis)
         known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
         report = run_audit(source, trusted, known, jobs=jobs, resume=resume)
+    # Before anything that can fail: it may have taken hours.
+    typer.echo(report.sentence())
     if json_file is not None:
         write_json(json_file, report.to_json())
     if report.ok and report.final is not None:
         write_checkpoint(save, LightCheckpoint(1, report.chain_id, report.final))
-    typer.echo(report.sentence())
     raise typer.Exit(OK if report.ok else NOT_OK)
 
 

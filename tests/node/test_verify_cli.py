@@ -342,3 +342,13 @@ def test_the_report_of_a_receipt_that_shows_private_fields_is_its_owners_alone(r
         assert (status, json.loads(report.read_text())["ok"]) == (0, True)
         modes[name] = (bool(json.loads(report.read_text())["revealed"]), oct(report.stat().st_mode & 0o777))
     assert list(modes.values()) == [(True, "0o600"), (False, "0o644")]
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-checkpoint"])
+def test_a_verdict_is_said_even_where_nothing_can_be_written(
+    option: str, run: Run, export: Path, genesis_file: Path
+) -> None:
+    """It may have taken hours."""
+    status, out, err = run(export, "--genesis", genesis_file, option, "no/such/folder/file")
+    assert (status, out[:4]) == (2, "OK: ")
+    assert "no/such/folder/file: cannot be written" in err
