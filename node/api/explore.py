@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from consensus.tree import BlockNode
 from consensus.votes import VotingSet
 from ledger.block import Block, BodyItem, Certificate, Header, bitmap_indexes, block_id_of
 from ledger.cdr import Band, MosKind, QualityMethod
-from ledger.errors import EncodingError
+from ledger.errors import EncodingError, LedgerError
 from ledger.models.tables import CODECS
 from ledger.readable import to_readable
 from ledger.transaction import Kind
@@ -71,7 +72,9 @@ async def get_overview(request: web.Request) -> web.Response:
     now_ms = context.parts.now_ms()
 
     def look() -> dict[str, Any]:
-        survey.catch_up()
+        # What cannot be read is in the log of the survey; what is live needs none of it.
+        with suppress(LedgerError):
+            survey.catch_up()
         return survey.look(lambda statistics, counted: _figures(statistics, counted, now_ms))
 
     figures = await asyncio.to_thread(look)
