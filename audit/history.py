@@ -8,6 +8,7 @@ Source: docs/protocol.md, "Block".
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 from ledger import merkle
@@ -21,12 +22,16 @@ about 10 MB."""
 
 
 class HistoryTree:
-    """The history tree of a store's final chain. May be used by several threads: what it keeps never changes."""
+    """The history tree of a store's final chain. May be used by several threads.
+
+    One of them computes at a time: what the first question costs, a pass over the chain, others need not pay again.
+    """
 
     def __init__(self, store: Store, chain_id: bytes) -> None:
         self._store = store
         self._genesis_id = genesis_block_id(chain_id)
         self._roots: dict[tuple[int, int], bytes] = {}
+        self._lock = threading.Lock()
 
     def path(self, height: int, size: int) -> list[bytes]:
         """Return the path of the block at ``height`` to the ``history_root`` of the one at height ``size``.
@@ -36,6 +41,10 @@ class HistoryTree:
         """
         if not 0 <= height < size:
             raise IndexError(f"no block {height} in a history of {size}")
+        with self._lock:
+            return self._path(height, size)
+
+    def _path(self, height: int, size: int) -> list[bytes]:
         path: list[bytes] = []
         start, end = 0, size
         while end - start > 1:
@@ -59,6 +68,10 @@ class HistoryTree:
             raise IndexError(f"no history of {old_size} in one of {new_size}")
         if old_size in {0, new_size}:
             return []
+        with self._lock:
+            return self._consistency(old_size, new_size)
+
+    def _consistency(self, old_size: int, new_size: int) -> list[bytes]:
         path: list[bytes] = []
         start, end = 0, new_size
         while old_size < end:
@@ -83,7 +96,8 @@ class HistoryTree:
         """
         if size == 1:
             return self._leaves(first, first + count)
-        return [self._root(index * size, (index + 1) * size) for index in range(first, first + count)]
+        with self._lock:
+            return [self._root(index * size, (index + 1) * size) for index in range(first, first + count)]
 
     def _root(self, start: int, end: int) -> bytes:
         """Return the root over the heights from ``start``, where a tree splits, up to before ``end``."""

@@ -95,13 +95,17 @@ class AuditIndex(RecordIndex):
 
     def restore(self, spill: Spill, end: int, time_ms: int) -> None:
         """Find again what was saved in ``spill`` before ``end``, when the last block was of ``time_ms``."""
-        for offset, kind, peeked, frame_end in spill.scan(_MINUTE.size):
+        for offset, kind, frame_end in spill.scan():
             if frame_end > end:
                 return
+            if kind is SpillType.STATE:
+                continue
+            # Read whole, for its checksum: keys under another minute than theirs would be missed by nobody.
+            payload = spill.read(offset, kind)
             if kind is SpillType.KEYS:
-                self._places[_MINUTE.unpack(peeked)[0]] = offset
-            elif kind is SpillType.IDS and not _is_past(_LATEST.unpack_from(peeked)[0] // MINUTE_MS, time_ms):
-                for tx_id, expires_ms, height in _ID.iter_unpack(spill.read(offset, kind)[_LATEST.size :]):
+                self._places[_MINUTE.unpack_from(payload)[0]] = offset
+            elif not _is_past(_LATEST.unpack_from(payload)[0] // MINUTE_MS, time_ms):
+                for tx_id, expires_ms, height in _ID.iter_unpack(payload[_LATEST.size :]):
                     if not _is_past(expires_ms // MINUTE_MS, time_ms):
                         self._remember(tx_id, expires_ms, height)
 

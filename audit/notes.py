@@ -196,9 +196,10 @@ class Note:
         return (self.text + "\n" + "".join(one.to_line() for one in self.signatures)).encode()
 
     def signed(self, *more: NoteSignature) -> Note:
-        """Return it with more signatures; of a key that is there already, the newer takes the place."""
-        kept = [one for one in self.signatures if all((one.name, one.key_id) != (m.name, m.key_id) for m in more)]
-        return replace(self, signatures=(*kept, *more))
+        """Return it with more signatures; each key signs once, with the last of its lines."""
+        newest = {(one.name, one.key_id): one for one in more}
+        kept = [one for one in self.signatures if (one.name, one.key_id) not in newest]
+        return replace(self, signatures=(*kept, *newest.values()))
 
     def verify(self, keys: Sequence[NoteKey]) -> list[Verified]:
         """Return the signatures by ``keys``; those of others are passed over, as the format demands.

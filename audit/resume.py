@@ -178,7 +178,7 @@ class ResumeFile:
 
     def _last_state(self) -> tuple[SavedAudit | None, int]:
         """Return the last whole state and where it ends."""
-        states = [(offset, end) for offset, kind, _, end in self.spill.scan(0) if kind is SpillType.STATE]
+        states = [(offset, end) for offset, kind, end in self.spill.scan() if kind is SpillType.STATE]
         for offset, end in reversed(states):
             try:
                 return decode(self.spill.read(offset, SpillType.STATE), SavedAudit), end

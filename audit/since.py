@@ -143,6 +143,8 @@ def _check_extends(follower: Follower, one: Earlier) -> None:
     point, final = client.point, client.final
     if one.block_id is not None and point.height == one.height and point.block_id != one.block_id:
         raise _other_block(one, point.block_id)
+    if one.block_id is not None and not one.height and one.block_id != client.chain_id:
+        raise _other_block(one, client.chain_id)
     if final is None:
         return
     if one.block_id is not None and one.height < point.height:

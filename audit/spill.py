@@ -64,8 +64,8 @@ class Spill:
             hint="Delete the file and audit from the start",
         )
 
-    def scan(self, peek: int) -> Iterator[tuple[int, SpillType, bytes, int]]:
-        """Yield each frame's offset, type, first ``peek`` bytes and end; not held against its checksum yet.
+    def scan(self) -> Iterator[tuple[int, SpillType, int]]:
+        """Yield each frame's offset, type and end; not held against its checksum yet.
 
         Ends at the first frame that is cut or is none.
         """
@@ -77,7 +77,7 @@ class Spill:
             end = offset + _FRAME.size + length
             if end > size or kind not in set(SpillType):
                 return
-            yield offset, SpillType(kind), self._file.read(min(length, peek)), end
+            yield offset, SpillType(kind), end
             offset = end
 
     def cut(self, end: int) -> None:

@@ -151,6 +151,10 @@ class _Run:
         saved = self.resume.saved if self.resume is not None else None
         if self.resume is None or saved is None:
             return None
+        ends_at = self.source.head.final_height
+        if ends_at < saved.point.height:
+            expected = f"block {saved.point.height}:{saved.point.block_id.hex()}, which was verified before"
+            return Difference(ends_at + 1, "block", "the chain was cut", expected, f"nothing above height {ends_at}")
         self.resume.go_on(self.auditor)
         if rows is not None and saved.rows is not None:
             rows.go_on(saved.rows)

@@ -6,18 +6,21 @@ Source: docs/api.md, "Explorer".
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
 
+from audit.final import sealed_headers
 from audit.voting import founding_set
 from consensus.schedule import producer_at
 from consensus.tree import BlockNode
 from consensus.votes import VotingSet
-from ledger.block import Block, BodyItem, Certificate, bitmap_indexes, block_id_of
+from ledger.block import Block, BodyItem, Certificate, Header, bitmap_indexes, block_id_of
 from ledger.cdr import Band, MosKind, QualityMethod
-from ledger.errors import EncodingError
+from ledger.errors import EncodingError, LedgerError
 from ledger.models.tables import CODECS
 from ledger.readable import to_readable
 from ledger.transaction import Kind
@@ -69,7 +72,9 @@ async def get_overview(request: web.Request) -> web.Response:
     now_ms = context.parts.now_ms()
 
     def look() -> dict[str, Any]:
-        survey.catch_up()
+        # What cannot be read is in the log of the survey; what is live needs none of it.
+        with suppress(LedgerError):
+            survey.catch_up()
         return survey.look(lambda statistics, counted: _figures(statistics, counted, now_ms))
 
     figures = await asyncio.to_thread(look)
@@ -179,46 +184,38 @@ def _slots(node: Backend) -> list[dict[str, Any]]:
         return []
     first = max(head.schedule.first_slot, head.slot - SLOTS_SHOWN + 1)
     heights: dict[int, int] = {}
-    for block in _down_from(node, head.height):
-        if block.sealed.header.slot < first:
+    for header in _down_from(node, head.height):
+        if header.slot < first:
             break
-        heights[block.sealed.header.slot] = block.sealed.header.height
+        heights[header.slot] = header.height
     return [
         {"slot": slot, "member_id": producer_at(head.schedule, slot).member_id, "height": heights.get(slot)}
         for slot in range(first, head.slot + 1)
     ]
 
 
-def _down_from(node: Backend, height: int) -> Iterable[Block]:
-    """Return the blocks of the best chain from ``height`` down to 1."""
-    engine = node.engine
-    here: BlockNode | None = engine.head
+def _down_from(node: Backend, height: int) -> Iterable[Header]:
+    """Return the headers of the best chain from ``height`` down to 1; of blocks on disk nothing else is read."""
+    here: BlockNode | None = node.engine.head
     while here is not None and here.block is not None and height > 0:
         if here.height == height:
-            yield here.block
+            yield here.block.sealed.header
             height -= 1
         here = here.parent
     while height > 0:
-        block_id = engine.block_id_at(height)
-        block = None if block_id is None else engine.block(block_id)
-        if block is None:
+        found = sealed_headers(node.engine, node.store, height, 1)
+        if not found:
             return
-        yield block
+        yield found[0].header
         height -= 1
 
 
 def _blocks_down(node: Backend, height: int, count: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for block in _down_from(node, height):
-        if len(found) == count:
-            break
-        found.append(_summary(node, block))
-    return found
+    return [_summary(node, header) for header in itertools.islice(_down_from(node, height), count)]
 
 
-def _summary(node: Backend, block: Block) -> dict[str, Any]:
+def _summary(node: Backend, header: Header) -> dict[str, Any]:
     """Return a block in a few facts."""
-    header = block.sealed.header
     return {
         "height": header.height,
         "block_id": block_id_of(header).hex(),

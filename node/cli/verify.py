@@ -167,11 +167,12 @@ def audit(
         trusted = load_genesis(source, target, genesis)
         known = [KnownHead(one.height, one.block_id, one.history_root) for one in read_seen(seen, trusted)]
         report = run_audit(source, trusted, known, jobs=jobs, resume=resume)
+    # Before anything that can fail: it may have taken hours.
+    typer.echo(report.sentence())
     if json_file is not None:
         write_json(json_file, report.to_json())
     if report.ok and report.final is not None:
         write_checkpoint(save, LightCheckpoint(1, report.chain_id, report.final))
-    typer.echo(report.sentence())
     raise typer.Exit(OK if report.ok else NOT_OK)
 
 
@@ -320,19 +321,22 @@ def verify_one_receipt(path: Path, genesis: Path | None, json_file: Path | None)
         for field in verdict.revealed:
             line += f"\n  {field.name} is what the record was made with: {shown_text(field)}"
     if json_file is not None:
-        write_json(json_file, report)
+        write_json(json_file, report, is_private=bool(report.get("revealed")))
     typer.echo(line)
     return OK if report["ok"] else NOT_OK
 
 
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a report. Raises ConfigError."""
+def write_json(path: Path, document: dict[str, Any], *, is_private: bool = False) -> None:
+    """Write a report. Raises ConfigError.
+
+    is_private: only its owner may read it.
+    """
     import msgspec
 
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from None
+    from node.cli.output import write_new
+
+    data = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+    write_new(str(path), data, force=True, is_private=is_private)
 
 
 def main() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import pytest
 
 from audit import history
@@ -41,6 +45,37 @@ def test_paths_are_those_of_the_whole_tree(chunk: int, ids_store: MemoryStore, m
     for size in (150, 1, 2, 3, 7, 8, 9, 16, 17, 63, 64, 65, 100, 149):
         for height in range(size):
             assert tree.path(height, size) == merkle.inclusion_proof(leaves[:size], height)
+
+
+class MeetingStore(MemoryStore):
+    """Holds up the first reads until ``expected`` threads read at once, or a moment is over; counts the rows read."""
+
+    def __init__(self, expected: int) -> None:
+        super().__init__()
+        self.rows = 0
+        self._meeting = threading.Barrier(expected)
+
+    def scan(self, start: bytes, stop: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._meeting.wait(0.2)
+        for row in super().scan(start, stop, reverse=reverse):
+            self.rows += 1
+            yield row
+
+
+def test_what_the_first_question_costs_is_paid_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over a year's blocks takes a minute and more: whoever asks meanwhile must not begin another."""
+    monkeypatch.setattr(history, "CHUNK_LEAVES", 8)
+    store = MeetingStore(4)
+    store.write(WriteBatch(puts=[(height_key(height), block_id(height)) for height in range(1, BLOCKS)]))
+    tree = HistoryTree(store, CHAIN_ID)
+    threads = [threading.Thread(target=tree.path, args=(0, 129)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Once all of them, and each time what is too small to be kept: the leaves beside the one asked for.
+    assert store.rows <= 129 + 4 * 8
 
 
 @pytest.mark.parametrize("chunk", [2, 64])

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from ledger.cdr import record_key_of
 from ledger.codec import encode
 from ledger.readable import to_readable
+from ledger.store import Space, WriteBatch
 from ledger.transaction import tx_id_of
 from ledger.validation import totals_of
 from node.api import ApiParts, make_app
@@ -92,6 +93,31 @@ async def test_the_overview_adds_up_what_is_final(api):
     assert {slot: height for slot, height in sealed.items() if height} == {
         block["slot"]: block["height"] for block in seen["blocks"] if block["slot"] in sealed
     }
+
+
+async def test_lists_of_blocks_read_no_bodies(api, monkeypatch):
+    """A body has up to 65,535 transactions, is decoded on the event loop, and nothing of it is shown there."""
+    before = [await api.good(path) for path in ("/v1/explore", "/v1/explore/blocks")]
+    get = api.node.store.get
+
+    def without_bodies(row_key: bytes) -> bytes | None:
+        assert not row_key.startswith(Space.BODY_LIST.value)
+        return get(row_key)
+
+    monkeypatch.setattr(api.node.store, "get", without_bodies)
+    assert [await api.good(path) for path in ("/v1/explore", "/v1/explore/blocks")] == before
+
+
+async def test_a_transaction_that_is_damaged_does_not_hide_the_rest(api):
+    """The figures stand still, and the log says why; head, finality, producers and blocks are shown all the same."""
+    tx = sign([encode(record) for record in RECORDS[290:]])
+    await api.node.submit_transactions([encode(tx)])
+    api.node.tick(3)
+    api.node.store.write(WriteBatch([], [(tx_id_of(tx.envelope), b"\xc1")]))
+    final = api.node.engine.final.height
+    seen = await api.good("/v1/explore")
+    assert (seen["final"]["height"], seen["blocks"][0]["height"]) == (final, api.node.engine.head.height)
+    assert seen["counted"]["to_height"] < final
 
 
 async def _slot_of(api: Api, height: int) -> int:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from audit.history import HistoryTree
 from audit.lognote import finality_of, origin_of
-from audit.notes import COSIGNATURE, LogKey, NoteKey, parse_note, parse_tree_head
+from audit.notes import COSIGNATURE, SIGNATURES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
 from audit.since import Earlier, extend
 from audit.tiles import Tile, parse_tile, tile_bytes, tiles_of
 from ledger import merkle
@@ -312,6 +312,19 @@ async def test_cosignatures_that_are_not_taken(log: Log) -> None:
         assert response.status == 401
     with pytest.raises(ApiFault):
         await asyncio.to_thread(Client(log.url).post, "/v1/light/cosignatures", good, content_type="text/plain")
+
+
+async def test_a_cosignature_counts_once_however_often_it_is_sent(log: Log) -> None:
+    """A note has room for so many lines: who repeats one must not make it a note that nobody can read."""
+    size = await log.push()
+    note = parse_note((await log.get("/checkpoint"))[1])
+    own, cosigned = note.signatures[0], note.signatures[-1]
+    assert cosigned.name == WITNESS_NAME
+    many = Note(note.text, (own, *[cosigned] * (SIGNATURES_MAX - 1))).to_bytes()
+    node = Client(log.url, TOKEN)
+    answer = await asyncio.to_thread(node.post, "/v1/light/cosignatures", many, content_type="text/plain")
+    assert answer == {"height": size, "cosignatures": 1}
+    assert parse_note((await log.get("/checkpoint"))[1]) == note
 
 
 async def test_an_older_cosignature_takes_no_newer_ones_place(log: Log) -> None:

@@ -326,3 +326,29 @@ def test_an_audit_is_gone_on_with(run: Run, export: Path, genesis_file: Path, tm
     state.write_bytes(b"no state")
     status, _, err = run(export, "--genesis", genesis_file, "--resume", state)
     assert (status, err.splitlines()[-1].startswith(f"ledger-verify: {state}: not the state of an audit")) == (2, True)
+
+
+def test_the_report_of_a_receipt_that_shows_private_fields_is_its_owners_alone(run: Run, tmp_path: Path) -> None:
+    known = json.loads((Path(__file__).parent.parent / "vectors" / "receipts.json").read_text())
+    report = tmp_path / "report.json"
+    modes = {}
+    for name in ("caller and call id shown", known["receipts"][0]["name"]):
+        one = next(one for one in known["receipts"] if one["name"] == name)
+        (tmp_path / "genesis.json").write_text(known["genesis"][one["genesis"]])
+        (tmp_path / "receipt.json").write_text(one["file"])
+        report.write_text("of before")
+        report.chmod(0o644)
+        status, _, _ = run(tmp_path / "receipt.json", "--genesis", tmp_path / "genesis.json", "--json", report)
+        assert (status, json.loads(report.read_text())["ok"]) == (0, True)
+        modes[name] = (bool(json.loads(report.read_text())["revealed"]), oct(report.stat().st_mode & 0o777))
+    assert list(modes.values()) == [(True, "0o600"), (False, "0o644")]
+
+
+@pytest.mark.parametrize("option", ["--json", "--save-checkpoint"])
+def test_a_verdict_is_said_even_where_nothing_can_be_written(
+    option: str, run: Run, export: Path, genesis_file: Path
+) -> None:
+    """It may have taken hours."""
+    status, out, err = run(export, "--genesis", genesis_file, option, "no/such/folder/file")
+    assert (status, out[:4]) == (2, "OK: ")
+    assert "no/such/folder/file: cannot be written" in err

@@ -178,6 +178,12 @@ def test_another_history_than_the_one_seen(
     assert what in out
 
 
+def test_another_genesis_than_the_one_seen(run: Run) -> None:
+    """No node is asked for a header of it: there is none, and its refusal would be no verdict."""
+    status, out, _ = run(A, "--since", f"0:{'11' * 32}")
+    assert (status, "height 0, field block_id: another block is final than the one seen earlier" in out) == (1, True)
+
+
 def test_a_checkpoint_before_the_fork_is_extended_by_both(
     run: Run, sources: dict[str, PeerSource], forked: Cluster, genesis: Genesis
 ) -> None:
