@@ -59,6 +59,8 @@ class RuleModule:
     version: int
     reads: tuple[str, ...]
     """Paths of the fields its verdict depends on."""
+    part: str
+    """The optional part of a record that it is about, without which a record holds; empty where it is about all."""
     tables: tuple[str, ...]
     """Ids of the tables its verdict depends on; a chain that uses the module pins them."""
     defaults: Mapping[str, int]

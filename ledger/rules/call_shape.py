@@ -98,6 +98,7 @@ MODULE: Final = RuleModule(
     name=_NAME,
     version=1,
     reads=("setup_ms", "answer_ms", "end_ms", "codec", "packets_sent"),
+    part="",
     tables=("codecs-1",),
     defaults=MappingProxyType({"packet_slack": 2, "clock_drift_ppm": 200}),
     rules=MappingProxyType(

@@ -205,6 +205,7 @@ MODULE: Final = RuleModule(
     name=_NAME,
     version=1,
     reads=("setup_ms", "answer_ms", "end_ms", "octets_sent", "octets_received", "energy"),
+    part="energy",
     tables=("network-1",),
     defaults=MappingProxyType({"pue_milli_max": PUE_MILLI_MAX}),
     rules=MappingProxyType(

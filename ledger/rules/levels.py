@@ -109,6 +109,7 @@ MODULE: Final = RuleModule(
     name=_NAME,
     version=1,
     reads=("setup_ms", "end_ms", "levels"),
+    part="levels",
     tables=(),
     # A full-scale square wave is 3.14 dBm0 (that of a full-scale sine, G.711) and 3.01 dB more.
     defaults=MappingProxyType({"level_max_dbm0": 6, "duration_slack_ms": 1_000}),

@@ -109,7 +109,7 @@ class RuleSet:
                     )
             self._modules.append(module)
             checks.append(module.compile_check(_merge_parameters(module, rule_pin), context))
-        self.check_record: Check = _in_turn(checks)
+        self.check_record: Check = _in_turn(self._modules, checks)
 
     def run_conformance(self) -> int:
         """Run the vectors of every module in force and return how many cases held; takes milliseconds.
@@ -120,18 +120,34 @@ class RuleSet:
         return sum(run_vectors(module) for module in self._modules)
 
 
-def _in_turn(checks: list[Check]) -> Check:
-    """Return one check that asks ``checks`` in turn; four without a loop, which saves a tenth of the time."""
-    if len(checks) == 4:
-        first, second, third, fourth = checks
-        return lambda record: first(record) or second(record) or third(record) or fourth(record)
+def _in_turn(modules: list[RuleModule], checks: list[Check]) -> Check:
+    """Return one check that asks ``checks``, those of ``modules``, in turn, each only where its part is there."""
+    if [module.part for module in modules] == ["", "energy", "levels", "quality"]:
+        return _all_four(*checks)
+    asked = [(module.part, check) for module, check in zip(modules, checks, strict=True)]
 
     def check(record: CallRecord) -> Violation | None:
-        for one in checks:
-            violation = one(record)
+        for part, one in asked:
+            violation = one(record) if not part or getattr(record, part) is not None else None
             if violation is not None:
                 return violation
         return None
+
+    return check
+
+
+def _all_four(shape: Check, energy: Check, levels: Check, quality: Check) -> Check:
+    """Return the same without a loop: half of all calls are never answered and have none of the parts."""
+
+    def check(record: CallRecord) -> Violation | None:
+        violation = shape(record)
+        if violation is None and record.energy is not None:
+            violation = energy(record)
+        if violation is None and record.levels is not None:
+            violation = levels(record)
+        if violation is None and record.quality is not None:
+            violation = quality(record)
+        return violation
 
     return check
 

@@ -153,6 +153,7 @@ MODULE: Final = RuleModule(
     name=NAME,
     version=1,
     reads=("setup_ms", "end_ms", "codec", "packets_sent", "packets_received", "quality"),
+    part="quality",
     tables=("codecs-1", "g107-idd-2015"),
     defaults=MappingProxyType(
         {

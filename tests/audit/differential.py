@@ -9,6 +9,7 @@ Pure Python takes milliseconds for a signature, and most of a mutant is what its
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
@@ -179,7 +180,8 @@ _APART = ExitStack()
 
 
 def _begin_apart() -> None:
-    """Begin a process of its own: what it remembers, it remembers to its end."""
+    """Begin a process of its own: what it remembers, it remembers to its end. Ctrl-C is for the one who began it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _APART.enter_context(remembering())
 
 
@@ -198,7 +200,7 @@ def arguments_of(given: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Run mutants through both verifiers; return 0 where they agree on every one, else 1."""
+    """Run mutants through both verifiers; return 0 where they agree on every one, 1 where not, 130 when interrupted."""
     options = arguments_of(given)
     if options.keep is not None:
         _, world, data = mutant(options.seed)
@@ -207,8 +209,9 @@ def main(given: Sequence[str] | None = None) -> int:
     receipts = options.count // 4 if options.receipts is None else options.receipts
     work = [(judge, seeds) for seeds in _chunks(options.seed, options.count)]
     work += [(judge_receipts, seeds) for seeds in _chunks(options.seed, receipts)]
-    begun, tally, told = time.monotonic(), Tally(), 0
-    with ProcessPoolExecutor(max(options.jobs, 1), initializer=_begin_apart) as pool:
+    begun, tally, told, status = time.monotonic(), Tally(), 0, 0
+    pool = ProcessPoolExecutor(max(options.jobs, 1), initializer=_begin_apart)
+    try:
         for part in pool.map(_judge_chunk, work):
             tally.add(part)
             done = tally.verdicts.total()
@@ -217,8 +220,12 @@ def main(given: Sequence[str] | None = None) -> int:
                 sys.stderr.write(
                     f"{done:,} of {options.count + receipts:,}, {len(tally.disagreements)} disagreements\n"
                 )
+    except KeyboardInterrupt:
+        status = 130
+    finally:
+        pool.shutdown(cancel_futures=True)
     show(tally, time.monotonic() - begun)
-    return 1 if tally.disagreements else 0
+    return 1 if tally.disagreements else status
 
 
 def _chunks(first: int, count: int) -> list[range]:

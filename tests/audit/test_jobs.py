@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from audit import ahead, auditor, vouch
 from audit.ahead import Batch, Pool
@@ -115,6 +117,29 @@ def test_a_forged_chain_that_governs_has_the_same_place(name: str, good: Forgery
     found = place(audit(forged.parts.to_source(), forged.parts.genesis))
     assert found is not None
     assert (found[0], re.sub(r"\[\d\]", "[?]", found[1])) == (height, VARIANTS[name].field)
+
+
+@given(st.integers(1, 59), st.integers(0, 3), st.integers(0, 10**6), st.integers(1, 255))
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_byte_changed_has_the_same_report(good: Forgery, height: int, piece: int, at: int, flip: int) -> None:
+    parts = good.parts.copy()
+    block = parts.blocks[height - 1]
+
+    def flipped(data: bytes) -> bytes:
+        changed = bytearray(data)
+        changed[at % len(data)] ^= flip
+        return bytes(changed)
+
+    if piece == 0:
+        parts.put(height, sealed=flipped(block.sealed))
+    elif piece == 1:
+        parts.put(height, body=flipped(block.body))
+    elif block.transactions:
+        index = at % len(block.transactions)
+        changed = [flipped(raw) if i == index else raw for i, raw in enumerate(block.transactions)]
+        parts.put(height, transactions=changed)
+    one, two = (audit(parts.to_source(), parts.genesis, jobs=jobs) for jobs in (1, 2))
+    assert two.to_json() == one.to_json()
 
 
 def test_a_good_chain_that_governs_has_the_same_report(good: Forgery) -> None:

@@ -413,8 +413,10 @@ def test_every_rule_parameter_and_table_is_documented():
     for module in MODULES.values():
         assert f"## `{module.name}`" in text
         for rule, demand in module.rules.items():
-            row = next(row for row in text.splitlines() if row.startswith(f"| `{module.name}/{rule}` |"))
-            reason = row.removeprefix(f"| `{module.name}/{rule}` | {demand} | ").removesuffix(" |")
+            # Rules stand in other tables of the document as well, without what they demand.
+            begin = f"| `{module.name}/{rule}` | {demand} | "
+            row = next((row for row in text.splitlines() if row.startswith(begin)), "")
+            reason = row.removeprefix(begin).removesuffix(" |")
             assert reason.endswith("."), rule
             assert not reason.startswith("|"), rule
         for name, value in module.defaults.items():
