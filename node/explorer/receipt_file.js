@@ -2,7 +2,9 @@
 // Source: docs/protocol.md, "Receipt".
 
 import { parseJson } from "./json.js";
-import { bytes, count, decodeAs, exactly, fromReadable, int, list, optional, struct, text, timeMs } from "./schema.js";
+import {
+  bytes, count, decodeAs, exactly, fromReadable, int, isObject, list, optional, struct, text, timeMs,
+} from "./schema.js";
 import { CallRecord, Header, KeyEntry, PRODUCERS_MAX, PrivateField, Producer } from "./structs.js";
 import { ProofError, toHex } from "./wire.js";
 
@@ -141,9 +143,7 @@ export function readRevealed(document) {
 }
 
 function readOne(document, where) {
-  if (document === null || typeof document !== "object" || Array.isArray(document)) {
-    fail("wrong type", where, "an object");
-  }
+  if (!isObject(document)) fail("wrong type", where, "an object");
   const valueName = "value_hex" in document ? "value_hex" : "value";
   const wanted = ["name", valueName, "salt", "path"];
   for (const name of Object.keys(document)) if (!wanted.includes(name)) fail("unknown field", `${where}.${name}`);

@@ -10,7 +10,7 @@ function wrong(what, where, expected, actual = "") {
 }
 
 /** Tell whether a value is an object of JSON: such have no prototype, and fields of any name. */
-function isObject(value) {
+export function isObject(value) {
   return value !== null && typeof value === "object" && Object.getPrototypeOf(value) === null;
 }
 

@@ -173,6 +173,7 @@ async def test_objects_of_any_fields_are_refused_by_name(modules: Page) -> None:
             receipts.append(json.dumps(document))
         fields = ("tx_id", "index", "record", "final", "key", "set_changes", "revealed")
         receipts += [json.dumps({**json.loads(one["file"]), field: {name: 1}}) for field in fields]
+    receipts += [one["file"].replace('"revealed":[{', '"revealed":[1.0,{'), "1.0", "[]", "null"]
     await check_same_verdicts(modules, receipts, one["genesis"])
     genesis = json.loads(genesis_text(one["genesis"])) | {"chain_id": {}}
     (found,) = await verdicts(modules, [(one["file"], json.dumps(genesis))])
