@@ -183,8 +183,8 @@ def rate(
             burst_milli = 1000
         divisor = 100_000_000 * lost + bpl_milli * expected * burst_milli
         r_milli -= (100_000 * (IE_MILLI_MAX - ie_milli) * lost * burst_milli + (divisor >> 1)) // divisor
-        if r_milli < 0:  # noqa: PLR1730 - as above
-            r_milli = 0
     elif loss_events:
         return None
+    if r_milli < 0:  # noqa: PLR1730 - as above
+        r_milli = 0
     return r_milli, MOS_MILLI_MIN + bisect_right(_MOS_STEPS_R_MILLI, r_milli)

@@ -176,6 +176,11 @@ def test_the_e_models(data: st.DataObject) -> None:
         assert reference_quality.rate(method, codec, quality, idd) == emodel_wide.rate(scale, ie, bpl, **given_)
 
 
+def test_delay_alone_takes_r_to_nothing_and_not_below() -> None:
+    """A poor codec and half a second of delay, without a packet lost, once gave an R of -0.001."""
+    assert emodel.rate(65_537, 1_000, lost=0, expected=1, loss_events=0, one_way_us=450_408) == (0, 1_000)
+
+
 @given(READING)
 def test_the_formulas_of_rtpengine(reading: Any) -> None:
     given_ = reading.rtt_us, reading.jitter_us, reading.loss_ppm
