@@ -15,6 +15,7 @@ import traceback
 from typing import Any
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ledger.errors import ConfigError, EncodingError, LedgerError, RuleViolation
 
@@ -63,6 +64,11 @@ class _LibraryLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record."""
         log = get_log("library").bind(logger=record.name)
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            # Whoever reaches the port can send what is no HTTP, as often as he likes: he is answered, and that is all.
+            log.debug("not HTTP", kind=type(error).__name__)
+            return
         # asyncio shows below its first line what was under way, with the arguments.
         message = record.getMessage().partition("\n")[0]
         log.log(record.levelno, "library warning", message=message, exc_info=record.exc_info)

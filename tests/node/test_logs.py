@@ -36,6 +36,34 @@ def test_a_librarys_words_are_one_event_with_their_trace() -> None:
     assert "ZeroDivisionError" in library["exception"]
 
 
+NOT_HTTP = """
+import asyncio, socket
+from aiohttp import web
+from node.logs import get_log, set_up_logs
+set_up_logs({level!r}, "json")
+async def serve():
+    runner = web.AppRunner(web.Application(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    reader, writer = await asyncio.open_connection(*runner.addresses[0])
+    writer.write(b"GET / HTTP/1.1\\r\\nno header at all\\r\\n\\r\\n")
+    print((await reader.readline()).decode())
+    writer.close()
+    await runner.cleanup()
+    get_log("test").info("done")
+asyncio.run(serve())
+"""
+
+
+@pytest.mark.parametrize(("level", "events"), [("info", ["done"]), ("debug", ["not HTTP", "done"])])
+def test_what_is_no_http_fills_no_log(level: str, events: list[str]) -> None:
+    command = [sys.executable, "-c", NOT_HTTP.format(level=level)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("HTTP/1.0 400")
+    assert [json.loads(line)["event"] for line in done.stderr.splitlines()] == events
+
+
 PRIVATE = """
 import asyncio, sys, tempfile
 from ledger.errors import FieldError, StoreError
