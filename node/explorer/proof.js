@@ -1,7 +1,7 @@
 // A record's proof, verified in this page: the receipt and the genesis come from the node, or from files, and every
 // step is computed here.
 
-import { Problem } from "./api.js";
+import { get, Problem } from "./api.js";
 import { facts, h, put } from "./dom.js";
 import { verifyReceipt } from "./receipt.js";
 import { toHex } from "./wire.js";
@@ -78,7 +78,8 @@ class Proof {
     this.receiptFile = h("input", { type: "file", name: "receipt", accept: ".json", onchange: () => this.takeReceipt() });
     this.verdict = h("div", { class: "verdict", role: "status" });
     this.steps = h("ol", { class: "steps" });
-    put(container, this.form(), this.verdict, this.steps, this.more());
+    this.record = h("div");
+    put(container, this.form(), this.verdict, this.steps, this.record, this.more());
     this.acceptDrops(container);
   }
 
@@ -145,6 +146,7 @@ class Proof {
     const genesis = this.ownGenesis || this.nodeGenesis;
     if (!this.receipt || !genesis) return;
     const mine = ++this.run;
+    put(this.record);
     const hash = this.hash.value.trim().toLowerCase();
     if (hash && !HASH.test(hash)) {
       put(this.steps);
@@ -157,7 +159,17 @@ class Proof {
       items.set(step.name, stepView(step));
       put(this.steps, ...items.values());
     });
-    if (mine === this.run) this.conclude(result, Boolean(hash || this.ownGenesis));
+    if (mine !== this.run) return;
+    this.conclude(result, Boolean(hash || this.ownGenesis));
+    if (result.ok && this.receiptName) await this.showRecord(JSON.parse(this.receipt).record, mine);
+  }
+
+  /** Show what was proven, where it came from a file: the page shows no other record then. */
+  async showRecord(record, mine) {
+    const { recordPanels } = await import("./record.js");
+    // Only the name of the codec is the node's word.
+    const { codecs } = await get("v1/explore/codecs").catch(() => ({ codecs: [] }));
+    if (mine === this.run) put(this.record, h("h2", null, "The record that was proven"), ...recordPanels(record, codecs));
   }
 
   conclude(result, isTrusted) {

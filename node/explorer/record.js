@@ -18,10 +18,7 @@ export async function showRecord(main, { tx, index }, signal) {
     title("Call record ", promiseTag(promise.state)),
     h("p", { class: "lead" }, summary(record), soft(" · reported by "), link(`member/${found.member_id}`, found.member_id)),
     flagsView(found.flags),
-    h("div", { class: "grid two" },
-      h("div", null, panel("Call", callFacts(record)), panel("Media", mediaFacts(record, codecs))),
-      h("div", null, panel("Voice quality", qualityFacts(record.quality)), panel("Energy", energyFacts(record.energy)))),
-    record.levels ? panel("Levels and bursts", soft("What an RFC 3611 voice metrics report adds."), levelFacts(record.levels)) : null,
+    recordPanels(record, codecs),
     panel("On the chain", facts(
       ["Promise", [promiseTag(promise.state), " ", soft(PROMISES[promise.state] ?? "")]],
       ["Block", promise.height ? link(`block/${promise.height}`, f.count(promise.height)) : "in none yet"],
@@ -33,6 +30,16 @@ export async function showRecord(main, { tx, index }, signal) {
     )),
     proofPanel(found, tx, index));
   return "Call record";
+}
+
+/** Return what a record says, as the node's JSON has it or a receipt; `codecs` are the rows of the codec registry. */
+export function recordPanels(record, codecs) {
+  return [
+    h("div", { class: "grid two" },
+      h("div", null, panel("Call", callFacts(record)), panel("Media", mediaFacts(record, codecs))),
+      h("div", null, panel("Voice quality", qualityFacts(record.quality)), panel("Energy", energyFacts(record.energy)))),
+    record.levels ? panel("Levels and bursts", soft("What an RFC 3611 voice metrics report adds."), levelFacts(record.levels)) : null,
+  ];
 }
 
 const PROMISES = {
@@ -72,7 +79,7 @@ function callFacts(record) {
 
 function mediaFacts(record, codecs) {
   const codec = codecs.find((row) => row.row === record.codec);
-  const named = !codec || record.codec === 0 ? "unknown" : [codec.name, codec.packet_us ? `, ${f.us(codec.packet_us)} packets` : "",
+  const named = record.codec === 0 ? "unknown" : !codec ? "of the chain's table" : [codec.name, codec.packet_us ? `, ${f.us(codec.packet_us)} packets` : "",
     codec.concealment === "plc" ? ", loss concealed" : ""];
   return facts(
     ["Codec", [named, soft(` · row ${record.codec}`)]],
@@ -100,12 +107,27 @@ function qualityFacts(quality) {
       ["One way", given(quality.one_way_us, (value) => `${f.us(value)} mouth to ear`)],
       ["Heard by", quality.observer],
       ["Reports", f.count(quality.samples)],
-      ["Packets expected", f.count(quality.packets_expected)],
-      ["Lost", [f.count(quality.packets_lost), soft(` in ${f.count(quality.loss_events)} runs`)]],
-      ["Discarded", [f.count(quality.packets_discarded), soft(" too late or too early")]],
+      ...packetFacts(quality),
     ),
   ];
 }
+
+/** A platform that tells of no packets has none expected: 0 lost of none says nothing. */
+function packetFacts(quality) {
+  if (!quality.packets_expected) return [["Packets", "not counted"]];
+  return [
+    ["Packets expected", f.count(quality.packets_expected)],
+    ["Lost", [f.count(quality.packets_lost), soft(` in ${f.count(quality.loss_events)} runs`)]],
+    ["Discarded", [f.count(quality.packets_discarded), soft(" too late or too early")]],
+  ];
+}
+
+const NETWORK_METHODS = {
+  average_kwh_gb: "average kWh/GB",
+  power_marginal: "marginal power",
+  power_attributed: "attributed power",
+  metered: "metered",
+};
 
 function energyFacts(energy) {
   if (!energy) return h("p", { class: "empty-note" }, "Not stated.");
@@ -115,7 +137,7 @@ function energyFacts(energy) {
       soft(` · ${f.energy(energy.device_mj + energy.network_mj + server)}`)),
     facts(
       ["Device", [f.energy(energy.device_mj), soft(` · ${f.words(energy.device_class)}`)]],
-      ["Network", [f.energy(energy.network_mj), soft(` · ${f.words(energy.method)}, ${f.words(energy.boundary)}`)]],
+      ["Network", [f.energy(energy.network_mj), soft(` · ${NETWORK_METHODS[energy.method]}, ${f.words(energy.boundary)}`)]],
       ["Servers", [f.energy(energy.server_mj), soft(` · PUE ${f.milli(energy.pue_milli)}, ${f.energy(server)} in all`)]],
       ["Grid", [h("code", null, energy.grid_zone),
         soft(` · ${f.short(energy.intensity_mg_per_kwh / 1000)} g CO\u2082e/kWh by ${energy.intensity_table}`)]],

@@ -59,8 +59,13 @@ async def test_receipts_from_files(page: Page, node: DevNode, tmp_path: Path) ->
     receipt = page.get_by_label("Receipt")
     await receipt.set_input_files(tmp_path / "good")
     await expect(verdict(page)).to_have_text("good: Proven.")
+    # The file is all that there is to see: what it proves is shown beside the verdict.
+    said = page.locator(".proof, main").filter(has_text="The record that was proven").last
+    packets = f"{json.loads(known['good'])['record']['packets_sent']:,}"
+    await expect(said).to_contain_text(packets)
     await receipt.set_input_files(tmp_path / "<b>forged<b>")
     await expect(verdict(page)).to_have_text("<b>forged<b>: Not proven.")
+    await expect(page.get_by_text("The record that was proven")).to_have_count(0)
     await expect(page.locator(".said")).to_contain_text(f"{forgery['where']}: ")
 
     script = """(text) => {
