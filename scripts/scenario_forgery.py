@@ -99,7 +99,14 @@ class Chain(LightSource):
 
     def history(self, height: int, size: int) -> list[bytes]:
         """See ``LightSource.history``."""
-        return merkle.inclusion_proof([merkle.leaf_hash(block_id) for block_id in self.ids()[:size]], height)
+        return merkle.inclusion_proof(self._leaves(size), height)
+
+    def consistency(self, old_size: int, new_size: int) -> list[bytes]:
+        """See ``LightSource.consistency``."""
+        return merkle.consistency_proof(self._leaves(new_size), old_size)
+
+    def _leaves(self, size: int) -> list[bytes]:
+        return [merkle.leaf_hash(block_id) for block_id in self.ids()[:size]]
 
     # -- as an auditor sees it ------------------------------------------------------------------------------------
 
