@@ -95,11 +95,22 @@ class LookAhead:
         """
         self._count = min(JOBS_MAX, _cores() if jobs is None else jobs)
         self._alone_bytes = ALONE_BYTES if jobs is None else 0
+        self._is_started = False
         self._pool = pool
         self._state = state
         self._teller = Teller()
         self._news: list[News] = []
         self._open = Batch()
+
+    def begin(self) -> None:
+        """Begin with as many workers as were asked for: they start while the source is opened. Raises Unfinished."""
+        if not self._alone_bytes and self._count > 1:
+            self._start()
+
+    def _start(self) -> None:
+        if not self._is_started:
+            self._is_started = True
+            self._pool.start(self._count, self._news)
 
     def blocks(self, blocks: Iterator[RawBlock]) -> Iterator[tuple[RawBlock, Vouched]]:
         """Yield ``blocks`` in order with what is vouched for; each is to be verified before the next is asked for.
@@ -113,7 +124,7 @@ class LookAhead:
                 return
             alone_bytes -= _size_of(block)
             yield block, NOTHING
-        self._pool.start(self._count, self._news)
+        self._start()
         yield from self._ahead(blocks)
 
     def _ahead(self, blocks: Iterator[RawBlock]) -> Iterator[tuple[RawBlock, Vouched]]:

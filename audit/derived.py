@@ -17,7 +17,7 @@ from ledger.block import BodyItem, block_id_of, is_void
 from ledger.cdr import CallRecord
 from ledger.codec import Count, Wire, decode_each, decode_loose
 from ledger.errors import EncodingError, InvalidProof
-from ledger.record_index import Overlay
+from ledger.record_index import Overlay, is_row_of
 from ledger.state import EMPTY_STATE, State, state_changes, state_puts
 from ledger.store import Space, Store, height_key, record_key_row, space_range
 from ledger.transaction import Kind, Transaction
@@ -82,7 +82,7 @@ class DerivedRows:
         self._record_rows += len(overlay.minutes)
         for minute, keys in overlay.minutes.items():
             found = self._store.get_checked(record_key_row(minute, suffix))
-            if found != b"".join(sorted(keys)):
+            if found is None or not is_row_of(found, keys):
                 return Difference(
                     height,
                     f"record_row[minute {minute}]",

@@ -13,8 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 
 from audit.spill import Spill, SpillType
-from audit.vouch import split_keys
-from ledger.record_index import Overlay, RecordIndex
+from ledger.record_index import Overlay, RecordIndex, split_keys
 from ledger.store import MemoryStore
 from ledger.validation import MINUTE_MS
 
@@ -137,7 +136,7 @@ class AuditIndex(RecordIndex):
         while place:
             payload = self._spill.read(place, SpillType.KEYS)
             place = _MINUTE.unpack_from(payload)[1]
-            keys |= split_keys(payload[_MINUTE.size :])
+            keys.update(split_keys(payload[_MINUTE.size :]))
         # A minute that is not held has nothing unwritten: it was written as it left memory.
         self._held += len(keys)
         return keys

@@ -82,7 +82,9 @@ def verify_chain(
     gc.disable()
     try:
         with Workers(genesis) as workers:
-            run.report.first_difference = run.audit(LookAhead(jobs, workers, lambda: auditor.chain.state))
+            ahead = LookAhead(jobs, workers, lambda: auditor.chain.state)
+            ahead.begin()
+            run.report.first_difference = run.audit(ahead)
     finally:
         auditor.close()
         if was_collecting:

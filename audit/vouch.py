@@ -8,7 +8,6 @@ Source: docs/audit.md, "Across cores".
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +20,7 @@ from ledger.crypto import is_valid_signature
 from ledger.entries import KeyEntry
 from ledger.errors import EncodingError, LedgerError
 from ledger.genesis import Genesis, chain_id_of
-from ledger.record_index import KEY_BYTES
+from ledger.record_index import split_keys
 from ledger.state import State
 from ledger.transaction import Envelope
 from ledger.validation import CheckedTransaction, MinuteKeys, Rules, check_transaction
@@ -220,9 +219,5 @@ def _row_of(group: MinuteKeys) -> MinuteRow:
 
 
 def _minute_of(row: MinuteRow) -> MinuteKeys:
-    return MinuteKeys(row.minute, split_keys(row.keys), split_keys(row.near_previous), split_keys(row.near_next))
-
-
-def split_keys(data: bytes) -> frozenset[bytes]:
-    """Return the record keys that lie in ``data`` one after the other; nothing where its length is no multiple."""
-    return frozenset(struct.unpack(f"{KEY_BYTES}s" * (len(data) // KEY_BYTES), data))
+    near_previous, near_next = frozenset(split_keys(row.near_previous)), frozenset(split_keys(row.near_next))
+    return MinuteKeys(row.minute, frozenset(split_keys(row.keys)), near_previous, near_next)

@@ -11,12 +11,9 @@ Source: docs/protocol.md, "Call record".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import IntEnum
-from functools import lru_cache
-from typing import Annotated, Any, Final, Literal, cast, get_type_hints
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from ledger.codec import U16, U32, Bytes16, Bytes32, Count, TimeMs, Wire, encode
@@ -260,44 +257,6 @@ class CallRecord(Wire, frozen=True):
     """Null where nothing was measured: a missing MOS is not a bad one."""
     levels: Levels | None
     energy: Energy | None
-
-
-def _twin_of(kind: type[Wire], **others: Any) -> Any:
-    """Return a type with the fields of ``kind``, those in ``others`` with another type."""
-    hints = get_type_hints(kind, include_extras=True) | others
-    fields = [(name, hints[name]) for name in kind.__struct_fields__]
-    return msgspec.defstruct(kind.__name__, fields, bases=(Wire,), frozen=True)
-
-
-FORMLESS_RECORD: Final = cast(
-    "type[CallRecord]",
-    _twin_of(
-        CallRecord,
-        energy=_twin_of(
-            Energy,
-            grid_zone=Annotated[str, Meta(max_length=6)],
-            intensity_table=Annotated[str, Meta(max_length=32)],
-        )
-        | None,
-    ),
-)
-"""A CallRecord in all but its two regular expressions, which take a third of the time of decoding one. A day's records
-hold a handful of zones and tables: ``have_good_forms`` asks once for each."""
-
-
-def have_good_forms(records: Iterable[CallRecord]) -> bool:
-    """Tell whether records that were decoded as FORMLESS_RECORD have zones and tables of the right form."""
-    forms = {(e.grid_zone, e.intensity_table) for record in records if (e := record.energy) is not None}
-    return all(_is_good_form(zone, table) for zone, table in forms)
-
-
-@lru_cache(maxsize=4096)
-def _is_good_form(grid_zone: str, intensity_table: str) -> bool:
-    try:
-        msgspec.convert((grid_zone, intensity_table), tuple[GridZone, TableId])
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def call_commitment(record_key: bytes, call_id: str, from_tag: str, invite_cseq: int) -> bytes:

@@ -10,6 +10,7 @@ Source: docs/protocol.md, "Record identity".
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -29,6 +30,24 @@ RESIDENT_MINUTES_MAX = 50_000
 RESIDENT_MINUTES_MIN = 3
 """Never evicted: a minute and its neighbours, however many calls they hold."""
 KEY_BYTES = 16
+
+
+def row_of(keys: AbstractSet[bytes]) -> bytes:
+    """Return the row of record keys: one after the other, in ascending order."""
+    return b"".join(sorted(keys))
+
+
+def split_keys(row: bytes) -> tuple[bytes, ...]:
+    """Return the record keys that lie in ``row`` one after the other; its length is a multiple of KEY_BYTES."""
+    return struct.unpack(f"{KEY_BYTES}s" * (len(row) // KEY_BYTES), row)
+
+
+def is_row_of(row: bytes, keys: AbstractSet[bytes]) -> bool:
+    """Tell whether ``row`` is ``row_of(keys)``: to see that they are in order takes a fraction of sorting them."""
+    if len(row) != KEY_BYTES * len(keys):
+        return False
+    found = split_keys(row)
+    return keys == frozenset(found) and list(found) == sorted(found)
 
 
 class Overlay:
@@ -90,7 +109,7 @@ class RecordIndex:
             before = len(held)
             held |= keys
             self._resident += len(held) - before
-            rows.append((record_key_row(minute, suffix), b"".join(sorted(keys))))
+            rows.append((record_key_row(minute, suffix), row_of(keys)))
         for tx_id in overlay.tx_ids:
             self._unwritten[tx_id] = height
             rows.append((Space.LOCATION.value + tx_id, suffix))
@@ -123,7 +142,7 @@ class RecordIndex:
                     actual=len(row),
                     hint="Move the data directory away and let the node sync from its peers",
                 )
-            keys.update(row[i : i + KEY_BYTES] for i in range(0, len(row), KEY_BYTES))
+            keys.update(split_keys(row))
         self._minutes[minute] = keys
         self._resident += len(keys)
         return keys

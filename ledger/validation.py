@@ -8,13 +8,13 @@ Source: docs/protocol.md, "Transaction".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ledger import merkle
 from ledger.block import EMPTY_TOTALS, MosTotal, Totals, TxId, sum_totals
-from ledger.cdr import FORMLESS_RECORD, RECORD_BYTES_MAX, CallRecord, have_good_forms
+from ledger.cdr import RECORD_BYTES_MAX, CallRecord
 from ledger.codec import decode, decode_each, encode
 from ledger.crypto import is_valid_signature, key_id_of, started_hash
 from ledger.entries import KeyEntry
@@ -38,6 +38,7 @@ from ledger.transaction import (
     Transaction,
     tx_id_of,
 )
+from ledger.usual import USUAL_RECORD
 
 MINUTE_MS = 60_000
 EDGE_MS = 5_000
@@ -170,12 +171,7 @@ def _tally(member_id: str, items: Sequence[bytes], rules: Rules) -> _Tally:
     keys: list[bytes] = []
     groups: _Groups = {}
     ends_ms: list[int] = []
-    for first in range(0, len(items), CHUNK_RECORDS):
-        records = _read_good(items[first : first + CHUNK_RECORDS], rules)
-        if records is None:
-            # What is wrong first, in the order of the checks and not of the chunks, is said by the one who asks all.
-            check_records(items, rules)
-            raise AssertionError("some records hold, all of them do not")
+    for records in _good_records(items, rules):
         chunk_keys = record_keys(member_id, records)
         _group(groups, chunk_keys, records)
         keys += chunk_keys
@@ -184,19 +180,30 @@ def _tally(member_id: str, items: Sequence[bytes], rules: Rules) -> _Tally:
     return _Tally(sum_totals(totals), _minutes_of(groups), len(set(keys)) != len(keys), min(ends_ms), max(ends_ms))
 
 
-def _read_good(items: Sequence[bytes], rules: Rules) -> list[CallRecord] | None:
-    """Return decoded records that pass every check, None where one of them does not."""
+def _good_records(items: Sequence[bytes], rules: Rules) -> Iterator[list[CallRecord]]:
+    """Yield the records of a transaction, some at a time, each checked. Raises as ``check_records`` does."""
+    for first in range(0, len(items), CHUNK_RECORDS):
+        records = _read_usual(items[first : first + CHUNK_RECORDS], rules)
+        if records is None:
+            # What is wrong first, in the order of the checks and not of the chunks, is said by the one who asks all.
+            yield check_records(items, rules)[first:]
+            return
+        yield records
+
+
+def _read_usual(items: Sequence[bytes], rules: Rules) -> list[CallRecord] | None:
+    """Return decoded records that pass every check, None where one of them does not, or is not a usual one."""
     if max(map(len, items)) > RECORD_BYTES_MAX:
         return None
     try:
-        records = decode_each(items, FORMLESS_RECORD)
+        records = decode_each(items, USUAL_RECORD)
     except EncodingError:
         return None
     check = rules.check_record
     for record in records:
         if check(record) is not None:
             return None
-    return records if have_good_forms(records) else None
+    return records
 
 
 def check_envelope(transaction: Transaction, *, chain_id: bytes) -> None:
@@ -287,14 +294,16 @@ def keys_by_minute(member_id: str, records: Sequence[CallRecord]) -> tuple[tuple
 def _group(groups: _Groups, keys: Sequence[bytes], records: Sequence[CallRecord]) -> None:
     """Add the keys of records to the groups."""
     for key, record in zip(keys, records, strict=True):
-        minute, offset = divmod(record.setup_ms, MINUTE_MS)
+        setup_ms = record.setup_ms
+        minute = setup_ms // MINUTE_MS
         group = groups.get(minute)
         if group is None:
             group = groups[minute] = ([], [], [])
         group[0].append(key)
-        if offset < EDGE_MS and minute:
+        offset_ms = setup_ms - minute * MINUTE_MS
+        if offset_ms < EDGE_MS and minute:
             group[1].append(key)
-        elif offset >= MINUTE_MS - EDGE_MS:
+        elif offset_ms >= MINUTE_MS - EDGE_MS:
             group[2].append(key)
 
 

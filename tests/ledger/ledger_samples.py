@@ -33,13 +33,8 @@ MODULES = (block, cdr, commitment, entries, genesis, payloads, transaction)
 WIRE_TYPES: list[type[Wire]] = [
     kind
     for module in MODULES
-    for name, kind in vars(module).items()
-    if isinstance(kind, type)
-    and issubclass(kind, Wire)
-    and kind is not Wire
-    and kind.__module__ == module.__name__
-    # FORMLESS_RECORD is a CallRecord that is read faster, and no struct of the protocol.
-    and name == kind.__name__
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Wire) and kind is not Wire and kind.__module__ == module.__name__
 ]
 """Every protocol struct of the ledger."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ledger import record_index
 from ledger.errors import StoreDamaged
-from ledger.record_index import Overlay, RecordIndex, SeenRecords
+from ledger.record_index import Overlay, RecordIndex, SeenRecords, is_row_of, row_of, split_keys
 from ledger.store import MemoryStore, Space, WriteBatch, record_key_row
 
 
@@ -36,6 +36,17 @@ def test_rows_are_one_for_each_block_and_minute_with_sorted_keys() -> None:
         (record_key_row(6, height), key(9)),
     ]
     assert rows[0][0] == b"\x30" + (5).to_bytes(4, "big") + height
+
+
+@given(st.sets(st.binary(min_size=16, max_size=16), max_size=6), st.data())
+def test_a_row_of_keys_has_one_spelling(keys: set[bytes], data: st.DataObject) -> None:
+    row = row_of(keys)
+    assert is_row_of(row, keys)
+    assert set(split_keys(row)) == keys
+    other = b"".join(data.draw(st.lists(st.sampled_from([*sorted(keys), key(1)]), max_size=7)))
+    assert is_row_of(other, keys) == (other == row)
+    assert not is_row_of(row + b"x", keys)
+    assert not is_row_of(row[:-1], keys) or not keys
 
 
 def test_an_empty_set_makes_no_row() -> None:
