@@ -18,7 +18,7 @@ import pytest
 from node.cluster import Cluster, ClusterNode, free_ports
 from node.config import Address
 from node.localnet import LocalNode, stop_all
-from tests.integration.cluster_kit import Feeder, get, is_final, running_cluster, statuses, wait_until
+from tests.integration.cluster_kit import Feeder, get, is_final, running_cluster, wait_until
 
 ROOT = Path(__file__).parents[2]
 SLOT_MS = 400
@@ -143,14 +143,20 @@ def admit(cluster: Cluster, nodes: list[LocalNode], epsilon: LocalNode) -> None:
     home = epsilon.place.home
     epsilon.start()
     epsilon.wait_ready()
-    assert sync_state(epsilon) == "joining"
+    # Right after the start it may still be fetching the chain.
+    wait_until("epsilon waits to be admitted", lambda: sync_state(epsilon) == "joining")
     keys = [part for role in ("node", "submit", "govern") for part in (f"--with-{role}-key", home / f"{role}.pub")]
     made = ctl("propose", "admit", "epsilon", "--weight", 80, *keys, *signing(alpha))
     assert made["effect"][0].startswith("Open until")
     ctl("approve", made["tx_id"][:10], *signing(beta))
     done = ctl("approve", made["tx_id"], *signing(gamma))
     assert done["effect"][0].startswith(f"Carried out at height {done['height']}")
-    assert ctl("proposals", "--url", alpha.place.url)["proposals"] == []
+    # Gamma said so; alpha may have that block a moment later.
+    wait_until(
+        "alpha has no open proposal",
+        lambda: ctl("proposals", "--url", alpha.place.url)["proposals"] == [],
+        CHANGE_SECONDS,
+    )
     wait_until("epsilon is in step", lambda: sync_state(epsilon) == "in-step", CHANGE_SECONDS)
     assert ctl("status", "--url", epsilon.place.url)["member_id"] == "epsilon"
     assert "waits to be admitted" in epsilon.log.read_text()
@@ -166,7 +172,8 @@ def stand(nodes: list[LocalNode], epsilon: LocalNode) -> None:
     wait_until("epsilon votes", lambda: "epsilon" in votes(nodes[0]), CHANGE_SECONDS)
     candidates = {one["member_id"]: one for one in ctl("candidates", "--url", nodes[2].place.url)["candidates"]}
     assert candidates["epsilon"]["delegated_by"] == {"alpha": 40, "epsilon": 80}
-    assert votes(epsilon).keys() == {"alpha", "beta", "gamma", "delta", "epsilon"}
+    five = {"alpha", "beta", "gamma", "delta", "epsilon"}
+    wait_until("epsilon sees the five who vote", lambda: votes(epsilon).keys() == five, CHANGE_SECONDS)
 
 
 def rotate(cluster: Cluster, nodes: list[LocalNode], beta: LocalNode) -> LocalNode:
@@ -187,7 +194,8 @@ def rotate(cluster: Cluster, nodes: list[LocalNode], beta: LocalNode) -> LocalNo
     assert (keys[old]["standing"], keys[new]["standing"]) == ("revoked", "active")
     met = lambda: {peer["key_id"] for peer in (get(nodes[0], "/v1/peers") or {"peers": []})["peers"]}  # noqa: E731
     wait_until("beta meets its peers with the new key", lambda: new in met() and old not in met(), 30)
-    assert sync_state(beta) == "in-step", statuses(nodes)
+    # Its peers meet it anew, one after the other: until they have, it is alone for a moment, and says so.
+    wait_until("beta is in step with its new key", lambda: sync_state(beta) == "in-step", CHANGE_SECONDS)
     beta.terminate()
     assert beta.wait_stopped() == 0
     config = beta.place.config
