@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -34,6 +36,9 @@ from siplab.sip import LabError  # noqa: E402
 
 MISSING = missing_packages()
 
+# One worker plays the lab, once, for all of these tests.
+pytestmark = pytest.mark.xdist_group("sip-lab")
+
 needs_programs = pytest.mark.skipif(bool(MISSING), reason=f"Debian packages missing: {' '.join(MISSING)}")
 
 
@@ -51,9 +56,37 @@ def run_lab(folder: Path, *options: str) -> dict[str, list[dict[str, object]]]:
     return json.loads(out.read_text())
 
 
+@dataclass(frozen=True)
+class Batches:
+    """Runs of the lab in which CDRs queue up; each is for the most part waiting.
+
+    Attributes:
+        full: with memory for full batches.
+        small: without it.
+        logs: of ``small``.
+    """
+
+    full: Future[dict[str, list[dict[str, object]]]]
+    small: Future[dict[str, list[dict[str, object]]]]
+    logs: Path
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, object]]]:
-    """One run of the lab, with a call from baresip where that is installed.
+def batches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Batches]:
+    """Begin both runs; they go on beside the tests that follow, none of which measures time."""
+    full, small = (tmp_path_factory.mktemp(name) for name in ("full", "small"))
+    refusing = ("--calls", "1", "--sink-refuses", "4")
+    with ThreadPoolExecutor(2) as pool:
+        yield Batches(
+            pool.submit(run_lab, full, *refusing, "--busy", "130"),
+            pool.submit(run_lab, small, *refusing, "--busy", "600", "--private-mib", "8"),
+            small / "logs",
+        )
+
+
+@pytest.fixture(scope="module")
+def lab(batches: Batches, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, object]]]:
+    """One run of the lab, beside those of ``batches``, with a call from baresip where that is installed.
 
     Its sink answers 503 once, so that delivery is seen to try again.
     """
@@ -129,37 +162,6 @@ def test_loss_is_heard_where_it_happened(lab):
     assert lossy.qualities[1].average.mos_milli < lossy.qualities[2].average.mos_milli
 
 
-PATHS = ("0,0,0", "1,40,10", "3,120,20", "8,250,40", "20,400,60")
-"""Loss in percent, delay and jitter in milliseconds: from a good line to one that nobody can talk over."""
-
-
-@pytest.mark.system
-@needs_programs
-def test_mos_falls_as_the_network_gets_worse(tmp_path):
-    """Real calls over a relay that delays and loses: rtpengine measures what the relay does, and the MOS follows."""
-    lab = run_lab(tmp_path, "--calls", "1", *(f"--path={path}" for path in PATHS))
-    impaired = calls_of(lab, "impaired")
-    assert len(impaired) == len(PATHS)
-    heard = [parsed.qualities[1].average for _, parsed in impaired]
-    mos_milli = [average.mos_milli for average in heard]
-    assert mos_milli == sorted(set(mos_milli), reverse=True)
-    assert mos_milli[0] >= 4300
-    assert mos_milli[-1] == 1000
-    for (call, parsed), average in zip(impaired, heard, strict=True):
-        path = call["path"]
-        least_us = 2 * path["delay_ms"] * 1000
-        assert least_us <= average.rtt_us <= least_us + 2 * path["jitter_ms"] * 1000 + 40_000
-        # rtpengine has whole percent of each report, and rounds down.
-        assert abs(average.loss_ppm / 10_000 - path["loss_percent"]) <= 5
-        # This machine, with other work to do, adds some milliseconds of its own.
-        assert average.jitter_us <= (path["jitter_ms"] + 5) * 1000
-        for reading in (parsed.qualities[1].lowest, parsed.qualities[1].highest):
-            expected = rtpengine.mos_milli(reading.rtt_us, reading.jitter_us, reading.loss_ppm)
-            assert abs(reading.mos_milli - expected) <= rtpengine.STEP_MILLI
-        record, _, warnings = build_record(parsed, Profile(bytes(32)), fresh_salts())
-        assert (record.quality.mean.mos_milli, warnings) == (average.mos_milli, [])
-
-
 @pytest.mark.system
 @needs_programs
 def test_counters_and_release(lab):
@@ -212,20 +214,55 @@ def test_every_cdr_becomes_a_record(lab):
 
 @pytest.mark.system
 @needs_programs
-def test_a_queue_comes_in_batches(tmp_path):
+def test_a_queue_comes_in_batches(batches):
     """CDRs queue up while the answer is 503; then they come, each once, 50 to a post, past the 100th loop turn."""
-    lab = run_lab(tmp_path, "--calls", "1", "--busy", "130", "--sink-refuses", "4")
+    lab = batches.full.result()
     assert sorted(cdr["call_id"] for cdr in lab["cdrs"]) == sorted(call["call_id"] for call in lab["calls"])
     assert (sum(lab["batches"]), max(lab["batches"])) == (133, 50)
 
 
 @pytest.mark.system
 @needs_programs
-def test_too_little_memory_for_full_batches_costs_no_cdr(tmp_path):
+def test_too_little_memory_for_full_batches_costs_no_cdr(batches):
     """Where Kamailio cannot make a batch of 50, smaller ones go, each CDR once, and the log says what to mend."""
-    lab = run_lab(tmp_path, "--calls", "1", "--busy", "600", "--sink-refuses", "4", "--private-mib", "8")
-    assert "ledger: no memory for a batch" in (tmp_path / "logs" / "kamailio.log").read_text("utf-8", "replace")
+    lab = batches.small.result()
+    assert "ledger: no memory for a batch" in (batches.logs / "kamailio.log").read_text("utf-8", "replace")
     assert sorted(cdr["call_id"] for cdr in lab["cdrs"]) == sorted(call["call_id"] for call in lab["calls"])
+
+
+PATHS = ("0,0,0", "1,40,10", "3,120,20", "8,250,40", "20,400,60")
+"""Loss in percent, delay and jitter in milliseconds: from a good line to one that nobody can talk over."""
+
+
+@pytest.mark.system
+@needs_programs
+def test_mos_falls_as_the_network_gets_worse(tmp_path, batches):
+    """Real calls over a relay that delays and loses: rtpengine measures what the relay does, and the MOS follows.
+
+    It measures time, and so waits for the runs that go on beside other tests.
+    """
+    wait([batches.full, batches.small])
+    lab = run_lab(tmp_path, "--calls", "1", *(f"--path={path}" for path in PATHS))
+    impaired = calls_of(lab, "impaired")
+    assert len(impaired) == len(PATHS)
+    heard = [parsed.qualities[1].average for _, parsed in impaired]
+    mos_milli = [average.mos_milli for average in heard]
+    assert mos_milli == sorted(set(mos_milli), reverse=True)
+    assert mos_milli[0] >= 4300
+    assert mos_milli[-1] == 1000
+    for (call, parsed), average in zip(impaired, heard, strict=True):
+        path = call["path"]
+        least_us = 2 * path["delay_ms"] * 1000
+        assert least_us <= average.rtt_us <= least_us + 2 * path["jitter_ms"] * 1000 + 40_000
+        # rtpengine has whole percent of each report, and rounds down.
+        assert abs(average.loss_ppm / 10_000 - path["loss_percent"]) <= 5
+        # This machine, with other work to do, adds some milliseconds of its own.
+        assert average.jitter_us <= (path["jitter_ms"] + 5) * 1000
+        for reading in (parsed.qualities[1].lowest, parsed.qualities[1].highest):
+            expected = rtpengine.mos_milli(reading.rtt_us, reading.jitter_us, reading.loss_ppm)
+            assert abs(reading.mos_milli - expected) <= rtpengine.STEP_MILLI
+        record, _, warnings = build_record(parsed, Profile(bytes(32)), fresh_salts())
+        assert (record.quality.mean.mos_milli, warnings) == (average.mos_milli, [])
 
 
 def processes_under(folder: Path) -> list[str]:
