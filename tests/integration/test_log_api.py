@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
@@ -15,15 +18,17 @@ from typer.testing import CliRunner
 
 from audit.history import HistoryTree
 from audit.lognote import finality_of, origin_of
-from audit.notes import COSIGNATURE, SIGNATURES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
+from audit.notes import COSIGNATURE, NOTE_BYTES_MAX, SIGNATURES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
 from audit.since import Earlier, extend
 from audit.tiles import Tile, parse_tile, tile_bytes, tiles_of
 from ledger import merkle
 from ledger.errors import BadSignature, InvalidProof, StoreDamaged
+from ledger.genesis import genesis_to_json
 from ledger.store import MemoryStore, WriteBatch, height_key
 from node.api import ApiParts, make_app
 from node.api.tiles import COSIGNED_SHOWN_MS, TileReader
 from node.cli.ledgerctl import app as ledgerctl
+from node.cli.verify import app as ledger_verify
 from node.client import ApiFault, Client
 from node.keyfile import new_token
 from node.light import ApiSource
@@ -32,6 +37,7 @@ from tests.audit.chains import FIVE, Cluster, govern, make_genesis, make_raw
 from tests.audit.test_tiles import root_by_tiles
 from tests.integration.openapi_check import check_answer
 from tests.integration.test_light_api import ChainNode
+from tests.node.test_verify_light import commands_of
 
 TOKEN, KEPT = new_token("witness", ["submit"])
 WITNESS_NAME = "witness.example/w1"
@@ -363,3 +369,46 @@ async def test_from_the_command_line_again_and_again(log: Log, monkeypatch: pyte
     done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [*options, "--token", TOKEN, "--every", "9"])
     assert (done.exit_code, slept, done.stdout.count("height 20 cosigned")) == (0, [9, 9, 9], 2)
     assert "error: it does not know this chain" in done.stderr
+
+
+async def test_the_commands_of_the_guide(log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As they stand there, but for what is the reader's own: addresses, the witness's key, the chain's age."""
+    _, (node, _), (push, pushed), (fetch, _), (verify, said) = commands_of("Notes and tiles")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEDGERCTL_URL", log.url)
+    monkeypatch.setattr("time.sleep", interrupt)
+    keep(tmp_path / "token", TOKEN.encode())
+    keep(tmp_path / "genesis.json", genesis_to_json(log.cluster.genesis))
+    key, url = push[push.index("--key") + 1], push[3]
+    assert [node[node.index("--witnesses") + 1], verify[verify.index("--key") + 1]] == [key, key]
+    own = {key: log.witness.note_key.to_text(), url: log.witness_url}
+    done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [own.get(word, word) for word in push[1:]])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [as_of(line) for line in done.stdout.splitlines()] == [as_of(line) for line in pushed]
+    *_, name, address = fetch
+    shown = await asyncio.to_thread(Client(log.url).get_bytes, urlsplit(address).path, bytes_max=NOTE_BYTES_MAX)
+    keep(tmp_path / name, shown)
+    # The voting set has changed since genesis: who checks the note followed the chain before.
+    point = f"5:{log.cluster.peers[0].engine.block_id_at(5).hex()}"
+    follow = [log.url, "--genesis", "genesis.json", "--since", point, "--save-checkpoint", "far.json"]
+    assert (await asyncio.to_thread(CliRunner().invoke, ledger_verify, follow)).exit_code == 0
+    words = [own.get(word, word) for word in verify[1:]]
+    checked = await asyncio.to_thread(CliRunner().invoke, ledger_verify, words)
+    assert (checked.exit_code, checked.stderr.count("\n")) == (0, 1)
+    assert [as_of(line) for line in checked.stdout.splitlines()] == [as_of(line) for line in said]
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a small file."""
+    path.write_bytes(data)
+
+
+def interrupt(seconds: int) -> None:
+    """Be the person who ends a command that goes on for ever."""
+    assert seconds == 60
+    raise KeyboardInterrupt
+
+
+def as_of(line: str) -> str:
+    """Return a line without heights, hashes, numbers of voting sets and times."""
+    return re.sub(r"\b(?:[0-9a-f]{4,}\.{0,3}(?![0-9a-z])|\d[-:\d]*\b)", "N", line)
