@@ -219,6 +219,11 @@ class ApiNode:
             raise result.error
         return [RecordRef(tx_id_of(transaction.envelope), index) for index in range(len(items))]
 
+    async def keep_row(self, row_key: bytes, value: bytes) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.store.write(WriteBatch([(row_key, value)]))
+
     def promise_of(self, tx_id: bytes) -> Promise | None:
         for state, height in (
             ("final", self.engine.final_height(tx_id)),

@@ -26,7 +26,8 @@ from ledger.errors import BadSignature, InvalidProof, StoreDamaged
 from ledger.genesis import genesis_to_json
 from ledger.store import MemoryStore, WriteBatch, height_key
 from node.api import ApiParts, make_app
-from node.api.tiles import COSIGNED_SHOWN_MS, TileReader
+from node.api.notes import COSIGNED_SHOWN_MS, NOTES_ROW
+from node.api.tiles import TileReader
 from node.cli.ledgerctl import app as ledgerctl
 from node.cli.verify import app as ledger_verify
 from node.client import ApiFault, Client
@@ -318,6 +319,27 @@ async def test_cosignatures_that_are_not_taken(log: Log) -> None:
         assert response.status == 401
     with pytest.raises(ApiFault):
         await asyncio.to_thread(Client(log.url).post, "/v1/light/cosignatures", good, content_type="text/plain")
+
+
+async def test_cosignatures_outlast_a_restart(log: Log) -> None:
+    await log.push()
+    govern(log.cluster, slots=24)
+    shown = (await log.get("/checkpoint"))[1]
+    store = log.cluster.peers[0].store
+    for is_damaged in (False, True):
+        if is_damaged:
+            store.write(WriteBatch([(NOTES_ROW, b"nothing that can be read")]))
+        parts = ApiParts(log_key=log.key, witnesses=[log.witness.note_key], now_ms=lambda: log.now_ms[0])
+        app = make_app(ChainNode(log.cluster), parts)
+        async with (
+            TestClient(TestServer(app), auto_decompress=False) as client,
+            client.get("/checkpoint") as response,
+        ):
+            body = await response.read()
+        assert (body == shown, parse_tree_head(parse_note(body).text).size) == (
+            not is_damaged,
+            23 if is_damaged else 20,
+        )
 
 
 async def test_a_cosignature_counts_once_however_often_it_is_sent(log: Log) -> None:
