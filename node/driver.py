@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -110,11 +110,11 @@ class Driver:
         self._wake.set()
         return self._desk.submit(raw)
 
-    async def keep_row(self, row_key: bytes, value: bytes) -> None:
-        """Make a row that no core knows of durable, between the loop's own writes. Raises StoreError."""
+    async def keep_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Make rows that no core knows of durable, between the loop's own writes. Raises StoreError."""
         if self._is_over:
             raise self.failure or StoreError("the node is stopping")
-        batch = WriteBatch([(row_key, value)], [])
+        batch = WriteBatch([*rows], [])
         await asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
 
     def deliver(self, peer_id: PeerId, message: Message) -> Awaitable[object] | None:

@@ -51,9 +51,9 @@ class LogNotes:
         key: LogKey | None,
         witnesses: Sequence[NoteKey],
         now_ms: Callable[[], int],
-        keep: Callable[[bytes, bytes], Awaitable[None]],
+        keep: Callable[[Sequence[tuple[bytes, bytes]]], Awaitable[None]],
     ) -> None:
-        """Begin without notes. keep: makes a row durable; raises StoreError."""
+        """Begin without notes. keep: makes rows durable; raises StoreError."""
         self.key = key
         self.witnesses = tuple(witnesses)
         self._chain_id = chain_id
@@ -134,7 +134,7 @@ class LogNotes:
             try:
                 now_ms = self._now_ms()
                 kept = KeptNotes(1, now_ms, cosigned.to_bytes(), self._held.to_bytes())
-                await self._keep(NOTES_ROW, encode(kept))
+                await self._keep([(NOTES_ROW, encode(kept))])
                 self._cosigned, self._cosigned_ms = cosigned, now_ms
             finally:
                 self._held = None

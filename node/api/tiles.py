@@ -19,6 +19,7 @@ from audit.notes import NOTE_BYTES_MAX, LogKey
 from audit.tiles import Tile, parse_tile, tile_bytes
 from ledger.errors import LedgerError
 from node.api.access import read_body
+from node.api.gathering import check_gathered
 from node.api.notes import NOTES_ROW, LogNotes
 from node.api.parts import CONTEXT, Context
 from node.api.problems import NotConfigured, NotFound, json_response
@@ -63,7 +64,7 @@ TILES: web.AppKey[TileReader] = web.AppKey("tiles", TileReader)
 def add_log(app: web.Application, context: Context) -> None:
     """Give an application its notes and tiles."""
     parts, node = context.parts, context.node
-    app[NOTES] = notes = LogNotes(node.chain_id, parts.log_key, parts.witnesses, parts.now_ms, node.keep_row)
+    app[NOTES] = notes = LogNotes(node.chain_id, parts.log_key, parts.witnesses, parts.now_ms, node.keep_rows)
     if parts.log_key is not None:
         try:
             row = node.store.get_checked(NOTES_ROW)
@@ -91,6 +92,8 @@ async def get_tile(request: web.Request) -> web.Response:
     view = await _final(request.app[CONTEXT].reader)
     if not tile.is_in(view.header.height):
         raise NotFound("the tree is not that large", where="tile", actual=f"a tree of {view.header.height} leaves")
+    if tile.level:
+        await check_gathered(request.app[CONTEXT], view.header.height)
     data = await request.app[TILES].read(tile)
     headers = {"Cache-Control": FOREVER, "Content-Type": "application/octet-stream"}
     return web.Response(body=data, headers=headers)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +17,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from typer.testing import CliRunner
 
+from audit import history
 from audit.history import HistoryTree
 from audit.lognote import finality_of, origin_of
 from audit.notes import COSIGNATURE, NOTE_BYTES_MAX, SIGNATURES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
 from audit.since import Earlier, extend
 from audit.tiles import Tile, parse_tile, tile_bytes, tiles_of
 from ledger import merkle
-from ledger.errors import BadSignature, InvalidProof, StoreDamaged
+from ledger.errors import BadSignature, InvalidProof, StoreDamaged, StoreFull
 from ledger.genesis import genesis_to_json
 from ledger.store import MemoryStore, WriteBatch, height_key
-from node.api import ApiParts, make_app
+from node.api import ApiParts, gathering, make_app
 from node.api.notes import COSIGNED_SHOWN_MS, NOTES_ROW
 from node.api.tiles import TileReader
 from node.cli.ledgerctl import app as ledgerctl
@@ -240,6 +242,59 @@ async def test_consistency_over_http(log: Log) -> None:
             value = await response.json()
             check_answer("get", "/v1/light/consistency", response.status, response.content_type, value)
             assert (response.status, value["field"]) == (status, where)
+
+
+async def test_who_asks_while_the_history_is_gathered_is_told_to_come_back(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = ChainNode(log.cluster)
+    leaves = [merkle.leaf_hash(one) for one in HistoryTree(node.store, node.chain_id).block_ids(0, 20)]
+    expected = [(history.root_key(at), merkle.root(leaves[2 * at : 2 * at + 2])) for at in range(10)]
+    step, is_free = gathering._step, threading.Event()
+    monkeypatch.setattr(history, "CHUNK_LEAVES", 2)
+    monkeypatch.setattr(gathering, "CHUNK_LEAVES", 2)
+    monkeypatch.setattr(gathering, "MISSING_MAX", 4)
+    monkeypatch.setattr(gathering, "LOOK_S", 0.01)
+    monkeypatch.setattr(gathering, "_step", lambda context: step(context) if is_free.is_set() else [])
+    async with TestClient(TestServer(make_app(node, ApiParts())), auto_decompress=False) as client:
+        for path in ("/v1/light/history?height=1&size=20", "/v1/light/consistency?old=1&new=20"):
+            async with client.get(path) as response:
+                value = await response.json()
+                check_answer("get", path, response.status, response.content_type, value)
+                assert (response.status, value["field"]) == (503, "history")
+                assert "Retry-After" in response.headers
+        # A short history is no trouble, nor are the leaves.
+        async with client.get("/v1/light/history?height=1&size=9") as response:
+            assert response.status == 200
+        async with client.get("/tile/0/000.p/9") as response:
+            assert response.status == 200
+        is_free.set()
+        for _ in range(500):
+            if node.store.get(history.root_key(9)) is not None:
+                break
+            await asyncio.sleep(0.01)
+        async with client.get("/v1/light/consistency?old=1&new=20") as response:
+            assert response.status == 200
+    rows = list(node.store.scan(history.ROOTS_PREFIX, history.ROOTS_PREFIX + b"\xff" * 9))
+    assert rows == expected
+
+
+async def test_what_is_gathered_and_cannot_be_written_is_written_later(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = ChainNode(log.cluster)
+    node.failure = StoreFull("no room", where="disk")
+    monkeypatch.setattr(history, "CHUNK_LEAVES", 2)
+    monkeypatch.setattr(gathering, "LOOK_S", 0.01)
+    async with TestClient(TestServer(make_app(node, ApiParts())), auto_decompress=False):
+        await asyncio.sleep(0.2)
+        assert node.store.get(history.root_key(0)) is None
+        node.failure = None
+        for _ in range(500):
+            if node.store.get(history.root_key(9)) is not None:
+                break
+            await asyncio.sleep(0.01)
+    assert [node.store.get(history.root_key(at)) is not None for at in range(11)] == [True] * 10 + [False]
 
 
 # -- witnesses ---------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -87,9 +87,9 @@ class Home:
         if NOTES_ROW in self.rows:
             self.log.restore(self.rows[NOTES_ROW], self.key)
 
-    async def _keep(self, row_key: bytes, value: bytes) -> None:
+    async def _keep(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
         self.before()
-        self.rows[row_key] = value
+        self.rows.update(rows)
         self.after()
 
     def cosigned(self, note: Note, *, witness: int = 0) -> bytes:
