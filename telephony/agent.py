@@ -32,6 +32,7 @@ from telephony.adapters.registry import Adapters
 from telephony.answers import Answer
 from telephony.builder import Profile
 from telephony.building import Builder, Chain, Dead, resume
+from telephony.dead_erasure import Reader, forget_letters_over
 from telephony.dead_letters import DeadLetters, Letter, Retry, dead_letter
 from telephony.delivery import Delivery
 from telephony.gathering import JoinTimes
@@ -317,8 +318,12 @@ class Agent:
         # There is no way back: neither a wrong clock here nor a node with a wrong one decides it alone.
         if not self._clock.is_confirmed:
             return
-        for month in self._vault.erasure.apply_retention(min(self._clock.now_ms(), now_ms())):
+        time_ms, erasure = min(self._clock.now_ms(), now_ms()), self._vault.erasure
+        for month in erasure.apply_retention(time_ms):
             self._log.info("a month is forgotten", month=month.what, records=month.records, held=month.held)
+        reader = Reader(self.adapters.by_kind, self._settings.profile.region)
+        if count := forget_letters_over(self._settings.spool, reader, erasure, time_ms):
+            self._log.info("dead letters are forgotten: their time is over", count=count)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 
