@@ -404,6 +404,7 @@ async def test_metrics_and_health_tell_how_it_is(tmp_path: Path) -> None:
             'ledger_agent_dead_records_total{stage="intake"} 1.0',
             "ledger_agent_backlog_records 2.0",
             "ledger_agent_dead_letters 1.0",
+            "ledger_agent_ingest_duration_seconds_count 1.0",
         ):
             assert line in metrics.splitlines()
         assert "ledger_agent_oldest_age_seconds" in metrics
