@@ -323,7 +323,7 @@ class Agent:
             self._log.info("a month is forgotten", month=month.what, records=month.records, held=month.held)
         reader = Reader(self.adapters.by_kind, self._settings.profile.region)
         if count := forget_letters_over(self._settings.spool, reader, erasure, time_ms):
-            self._log.info("dead letters are forgotten: their time is over", count=count)
+            self._log.info("dead letters are forgotten", count=count)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

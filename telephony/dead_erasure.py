@@ -258,18 +258,20 @@ def settle_letters(letters: DeadLetters, reader: Reader, held: Held, *, now_ms: 
 def forget_letters_over(spool: Path, reader: Reader, erasure: Erasure, now_ms: int) -> int:
     """Forget the dead letters in ``spool`` whose time is over by the vault's retention policy; return how many.
 
-    What a hold keeps stays for the next time. Raises StoreError.
+    Also those that only a hold kept and none keeps now, as a crash behind a release leaves them. What a hold keeps
+    stays for the next time. Raises StoreError.
     """
-    days = erasure.retain_days
-    if days is None:
-        return 0
     letters = DeadLetters(spool)
     try:
         held = Held(erasure.holds.in_force(), erasure.subject_of, reader.region)
+        count = len(settle_letters(letters, reader, held, now_ms=now_ms))
+        days = erasure.retain_days
+        if days is None:
+            return count
         over = list(find_letters(letters, reader, OfRetention(days, now_ms), held).shredded)
         if over:
             letters.erase(over, now_ms)
-        return len(over)
+        return count + len(over)
     finally:
         letters.close()
 

@@ -21,7 +21,7 @@ from ledger.errors import ConfigError
 
 if TYPE_CHECKING:
     from node.cli.vault_letters import Letters
-    from telephony.dead_erasure import Report, Target
+    from telephony.dead_erasure import Target
     from telephony.vault import Vault
     from telephony.vault_bodies import PrivateView, Shredding
     from telephony.vault_holds import Hold
@@ -194,7 +194,7 @@ def shred(
 
     What a hold keeps follows when the hold is released.
     """
-    from node.cli.vault_letters import letters_beside, region_of
+    from node.cli.vault_letters import letters_beside, preview, region_of, tell
     from telephony.dead_erasure import OfPeriod, OfSubject
     from telephony.vault_keys import end_of_period_ms
 
@@ -212,7 +212,7 @@ def shred(
         # First, for it may be refused.
         spooled = letters.count_spooled(target)
         if is_dry:
-            done = _would_do(opened, party, period, reason)
+            done = preview(opened, party, period, reason, _now_ms())
             report = letters.find(target)
         elif party:
             done = opened.erasure.shred_subject(party, reason=reason, now_ms=_now_ms())
@@ -220,7 +220,7 @@ def shred(
         else:
             done = opened.erasure.shred_period(period, reason=reason, now_ms=_now_ms())
             report = letters.shred(target, _now_ms())
-    _tell(done, letters, report, spooled, is_dry=is_dry, as_json=as_json)
+    tell(done, letters, report, spooled, is_dry=is_dry, as_json=as_json)
 
 
 def _check_somebody(opened: Vault, letters: Letters, target: Target, party: str, region: str) -> None:
@@ -230,35 +230,6 @@ def _check_somebody(opened: Vault, letters: Letters, target: Target, party: str,
     found = letters.find(target)
     if not (found.shredded or found.held or found.undecided or letters.count_spooled(target)):
         raise ConfigError(_nobody(party, region), where="--subject", hint="Nothing was forgotten")
-
-
-def _would_do(opened: Vault, party: str, period: str, reason: str) -> Shredding:
-    """Return what a shredding of the vault would say of itself."""
-    from telephony.vault_bodies import Shredding
-
-    subject = opened.erasure.subject_of(party)
-    if party:
-        records, held = opened.erasure.would_lose("subject", subject)
-    else:
-        records, held = opened.erasure.would_lose("period", period)
-    kind, what = ("subject", subject.hex()) if party else ("period", period)
-    return Shredding(0, kind, what, reason, _now_ms(), is_done=False, records=records, held=held)
-
-
-def _tell(done: Shredding, letters: Letters, report: Report, spooled: int, *, is_dry: bool, as_json: bool) -> None:
-    """Print what was shredded, or would be."""
-    import dataclasses
-
-    from node.cli import vault_letters
-    from node.cli.output import print_json, print_line
-
-    if as_json:
-        said = {"dry_run": is_dry, **dataclasses.asdict(done), **vault_letters.as_json(letters, report, spooled)}
-        print_json(said)
-        return
-    print_line(_sentence(done, is_dry=is_dry))
-    for line in vault_letters.sentences(letters, report, spooled, is_dry=is_dry):
-        print_line(line)
 
 
 @app.command()
@@ -363,7 +334,7 @@ def retention(
 ) -> None:
     """Show or set how long private parts and dead letters are kept, and shred what is older."""
     from node.cli.output import print_line
-    from node.cli.vault_letters import letters_beside, region_of, sentences
+    from node.cli.vault_letters import letters_beside, region_of, sentence, sentences
     from telephony.dead_erasure import OfRetention
 
     lines: list[str] = []
@@ -382,7 +353,7 @@ def retention(
         f"private parts are kept for {kept} days after their month" if kept else "private parts are kept for ever"
     )
     for one in done:
-        print_line(_sentence(one))
+        print_line(sentence(one))
     if not apply:
         print_line(f"due: {', '.join(due)}" if due else "nothing is due")
     for line in lines:
@@ -476,15 +447,6 @@ def _why(shredding: Shredding | None) -> str:
     if shredding is None:
         return "(shredded; the vault does not know when and why)"
     return f"(shredded on {_utc(shredding.time_ms)[:10]}: {shredding.reason})"
-
-
-def _sentence(done: Shredding, *, is_dry: bool = False) -> str:
-    text = f"{_counted(done.records)} of {done.kind} {done.what} {'to be forgotten' if is_dry else 'forgotten'}"
-    return f"{text}; {_counted(done.held)} kept by a hold until it is released" if done.held else text
-
-
-def _counted(records: int) -> str:
-    return "1 record" if records == 1 else f"{records} records"
 
 
 def _text(value: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What a shredding of the vault takes beside the vault: dead letters, and what of the spool is done with.
+"""What a shredding of the vault takes beside it: dead letters, and what of the spool is done with; and its report.
 
 Source: docs/privacy.md, "To forget".
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledger.errors import ConfigError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from telephony.dead_erasure import Held, Reader, Report, Target
     from telephony.dead_letters import DeadLetters
     from telephony.vault import Vault
+    from telephony.vault_bodies import Shredding
 
 SPOOL_FORMAT = "ledger-agent spool "
 FORMAT_BYTES_MAX = 100
@@ -132,10 +133,35 @@ def _is_spool(directory: Path) -> bool:
         return False
 
 
-def as_json(letters: Letters, report: Report, spooled: int) -> dict[str, Any]:
-    """Return what became of dead letters, for a program."""
-    spool = str(letters.spool) if letters.spool is not None else None
-    return {"spool": spool, "dead_letters": asdict(report), "spooled_documents": spooled}
+def preview(vault: Vault, party: str, period: str, reason: str, now_ms: int) -> Shredding:
+    """Return what shredding a party, or else a month, would say of the vault."""
+    from telephony.vault_bodies import Shredding
+
+    if party:
+        subject = vault.erasure.subject_of(party)
+        kind, what, (records, held) = "subject", subject.hex(), vault.erasure.would_lose("subject", subject)
+    else:
+        kind, what, (records, held) = "period", period, vault.erasure.would_lose("period", period)
+    return Shredding(0, kind, what, reason, now_ms, is_done=False, records=records, held=held)
+
+
+def tell(done: Shredding, letters: Letters, report: Report, spooled: int, *, is_dry: bool, as_json: bool) -> None:
+    """Print what was shredded, or would be."""
+    from node.cli.output import print_json, print_line
+
+    if as_json:
+        spool = str(letters.spool) if letters.spool is not None else None
+        beside = {"spool": spool, "dead_letters": asdict(report), "spooled_documents": spooled}
+        print_json({"dry_run": is_dry, **asdict(done), **beside})
+        return
+    for line in (sentence(done, is_dry=is_dry), *sentences(letters, report, spooled, is_dry=is_dry)):
+        print_line(line)
+
+
+def sentence(done: Shredding, *, is_dry: bool = False) -> str:
+    """Return what became of records, for a person."""
+    text = f"{_records(done.records)} of {done.kind} {done.what} {'to be forgotten' if is_dry else 'forgotten'}"
+    return f"{text}; {_records(done.held)} kept by a hold until it is released" if done.held else text
 
 
 def sentences(letters: Letters, report: Report, spooled: int, *, is_dry: bool = False) -> list[str]:
@@ -165,3 +191,7 @@ def _listed(letters: Mapping[str, str]) -> list[str]:
 
 def _counted(letters: int) -> str:
     return "1 dead letter" if letters == 1 else f"{letters} dead letters"
+
+
+def _records(count: int) -> str:
+    return "1 record" if count == 1 else f"{count} records"

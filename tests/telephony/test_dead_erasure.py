@@ -297,6 +297,17 @@ def test_retention_forgets_letters_unless_there_is_no_policy_or_a_hold(desk: Des
     assert [one.time_ms for one in desk.letters] == [DECEMBER_MS]
 
 
+def test_an_agent_takes_what_a_crash_behind_a_release_left(desk: Desk) -> None:
+    desk.letters.add([READ, OTHER])
+    number = desk.hold(subjects=[ANNA])
+    assert desk.shred() == (set(), {READ.id})
+    assert forget_letters_over(desk.folder, READER, desk.vault.erasure, DECEMBER_MS) == 0
+    desk.vault.erasure.holds.release(number, who="legal", now_ms=DECEMBER_MS)
+    assert forget_letters_over(desk.folder, READER, desk.vault.erasure, DECEMBER_MS) == 1
+    desk.letters.refresh()
+    assert [one.id for one in desk.letters] == [OTHER.id]
+
+
 def test_a_disk_that_refuses_leaves_every_letter_where_it_was(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.letters.add([READ, OTHER])
 
