@@ -35,7 +35,7 @@ CHANGES = CONTENTS | END
 class Inline(Pool):
     """A pool without processes, of one worker that holds two batches: answers go through the bytes that would be sent.
 
-    It answers when it is waited for, and every seventh time that it is only asked: so some batches are left to the audit.
+    It answers when it is waited for, and every seventh time that it is only asked: some batches are left to the audit.
     """
 
     made: Inline
