@@ -43,6 +43,7 @@ from telephony.spool import FREE_ROOM, RESERVE_BYTES, Spool
 from telephony.spool_files import spool_id
 from telephony.spool_writer import SpoolWriter
 from telephony.targets import BACKOFF_MS_MAX, Targets
+from telephony.turns import Turns
 from telephony.vault import Vault
 from telephony.waiting import Waiting
 
@@ -52,12 +53,6 @@ PACK_DOCUMENTS: Final = 1_000
 """As many fill a transaction: they wait for no others."""
 AWAY_S: Final = 5.0
 """The same while no node answers: what a backlog is in few transactions of, it is handed in fast of."""
-BUSY_PER_S: Final = 2_000
-"""Documents a second from which on a proxy that waits for its answers goes before building, which can wait."""
-BUSY_S: Final = 10.0
-"""How long it does at a time: then a batch is built, however much comes in."""
-BUSY_SEEN_MS: Final = 50
-"""The shortest time from which a rate is told."""
 REST_S: Final = 0.1
 """How long nothing is built where nothing may be."""
 IDLE_S: Final = 1.0
@@ -160,7 +155,6 @@ class Agent:
         self._build_thread = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._writer = SpoolWriter(self._spool, now_ms)
         self.intake = Intake(self._writer, bury=self._bury_new, has_room=lambda: self.has_room, where=settings.spool)
-        self._intake_seen = steady_ms(), self._spool.end.sequence
         self._set_up(id_)
 
     def _set_up(self, id_: bytes) -> None:
@@ -199,6 +193,7 @@ class Agent:
             bury=self._bury_waiting_for_it,
             steady_ms=steady_ms,
         )
+        self._turns = Turns(steady_ms(), self._spool.end.sequence, self._unbuilt)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -273,18 +268,9 @@ class Agent:
             await asyncio.sleep(REST_S)
 
     async def _let_intake_pass(self) -> None:
-        """While much comes in, leave the core to those who wait for an answer: what is on disk can wait."""
-        until_ms = steady_ms() + round(BUSY_S * 1000)
-        while self._is_intake_busy() and steady_ms() < until_ms:  # noqa: ASYNC110 - a rate is no event
+        """Wait while the core is for those who wait for an answer."""
+        while self._turns.is_for_intake(steady_ms(), self._spool.end.sequence, self._unbuilt):  # noqa: ASYNC110 - a rate
             await asyncio.sleep(REST_S)
-
-    def _is_intake_busy(self) -> bool:
-        then_ms, before = self._intake_seen
-        now_ms, end = steady_ms(), self._spool.end.sequence
-        if now_ms - then_ms < BUSY_SEEN_MS:
-            return False
-        self._intake_seen = now_ms, end
-        return (end - before) * 1000 >= BUSY_PER_S * (now_ms - then_ms)
 
     async def _retire(self) -> None:
         """Let nothing that is in the vault stay in the spool, where it is in the clear."""
