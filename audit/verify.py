@@ -64,8 +64,8 @@ def verify_chain(
     rules: compiled from the genesis where not given; raises ConfigError where this release does not have them.
     known: blocks known from elsewhere to be in the chain; a chain that ends below one of them was cut.
     on_progress: told after each block.
-    jobs: processes that check, this one among them; None for as many as there are cores where the chain is long enough.
-        The verdict and its place are the same with any number. Raises Unfinished where one of them ends before its time.
+    jobs: processes that check, this one among them; None for as many as there are cores where the chain is long.
+        The verdict and its place are the same with any number. Raises Unfinished where one ends before its time.
     resume: goes on after what it says was verified, and saves how far this came. Raises ConfigError where it does not
         fit the source or what is known.
     """
