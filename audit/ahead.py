@@ -1,6 +1,6 @@
-"""Reading ahead: what needs no place in the chain is handed to workers, and blocks come back in order, vouched for.
+"""Reading ahead: what needs no place in the chain is checked here and by workers, and blocks come back in order.
 
-Only as much is read ahead as keeps the workers busy, so memory does not grow with the chain.
+Only as much is read ahead as keeps everybody busy, so memory does not grow with the chain.
 """
 
 from __future__ import annotations
@@ -8,22 +8,21 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from audit.raw import RawBlock
-from audit.vouch import NOTHING, Answer, News, Teller, Vouched
+from audit.vouch import NOTHING, Found, News, Task, Teller, Vouched, Voucher
 from ledger.errors import LedgerError
 from ledger.state import State
 
 BATCH_BYTES: Final = 128 << 10
 """A batch is handed over once it has so many bytes: some thousand records, 8 ms of work, so that the way there and
-back, a tenth of a millisecond, does not count, and no worker waits for another at the end of a block."""
+back, a tenth of a millisecond, does not count, and nobody waits long for another at the end of a block."""
 BATCH_PIECES: Final = 64
 """Or so many headers and transactions: each costs at least a signature, 0.1 ms."""
 AHEAD_BYTES: Final = 2 << 20
-"""Read ahead for each worker beyond the block at hand."""
+"""Read ahead for each job beyond the block at hand: what a worker holds, and some more."""
 ALONE_BYTES: Final = 8 << 20
 """Without being told how many, workers begin after so many bytes: half a second of work, as long as starting takes."""
 JOBS_MAX: Final = 256
@@ -31,13 +30,12 @@ JOBS_MAX: Final = 256
 
 @dataclass(eq=False)
 class Batch:
-    """What goes to one worker at once, and its answer."""
+    """What is checked at once, and what was found of it; None until then."""
 
     sealed: list[bytes] = field(default_factory=list)
     transactions: list[bytes] = field(default_factory=list)
     size: int = 0
-    is_sent: bool = False
-    answer: Future[Answer] = field(default_factory=Future)
+    found: Found | None = None
 
     @property
     def is_full(self) -> bool:
@@ -46,7 +44,7 @@ class Batch:
 
 
 class Pool(Protocol):
-    """Whoever answers batches."""
+    """Other processes that check batches."""
 
     def start(self, count: int, news: list[News]) -> None:
         """Begin with ``count`` workers; ``news`` grows, and is to be known before a batch sent later.
@@ -54,8 +52,15 @@ class Pool(Protocol):
         Raises Unfinished.
         """
 
+    @property
+    def has_room(self) -> bool:
+        """Tell whether somebody takes a batch now."""
+
     def send(self, batch: Batch) -> None:
-        """Have a batch answered some time; batches are begun in the order in which they are sent."""
+        """Have a batch checked by whoever has room. Raises Unfinished where a worker is lost."""
+
+    def collect(self, *, wait: bool) -> None:
+        """Put what was found into batches: what is there, or, with ``wait``, the next. Raises Unfinished as above."""
 
     def close(self) -> None:
         """End all workers; a second time does nothing."""
@@ -70,37 +75,45 @@ class _Waiting:
     sealed: Batch
     transactions: list[tuple[Batch, int] | None]
 
-    @property
-    def is_sent(self) -> bool:
-        return self.sealed.is_sent and all(place is None or place[0].is_sent for place in self.transactions)
+    def batches(self) -> list[Batch]:
+        """Return the batches that hold a piece of it, in their order."""
+        return list(dict.fromkeys([self.sealed, *(place[0] for place in self.transactions if place is not None)]))
 
     def vouched(self) -> Vouched:
-        """Wait for the answers. Raises Unfinished."""
-        signatures = {(s.public_key, s.digest, s.signature) for s in self.sealed.answer.result().signatures}
+        """Return what holds of it, once all its batches are checked."""
+        signatures = {(s.public_key, s.digest, s.signature) for s in _found(self.sealed).signatures}
         return Vouched(
-            signatures,
-            tuple(place and place[0].answer.result().transactions[place[1]] for place in self.transactions),
+            signatures, tuple(place and _found(place[0]).transactions[place[1]] for place in self.transactions)
         )
 
 
-class LookAhead:
-    """Keeps a pool busy with the blocks to come."""
+def _found(batch: Batch) -> Found:
+    assert batch.found is not None
+    return batch.found
 
-    def __init__(self, jobs: int | None, pool: Pool, state: Callable[[], State]) -> None:
+
+class LookAhead:
+    """Has the blocks to come checked by whoever is free: a pool's workers, and this process while it would wait."""
+
+    def __init__(self, jobs: int | None, pool: Pool, voucher: Voucher, state: Callable[[], State]) -> None:
         """Start nothing yet.
 
-        jobs: workers, JOBS_MAX at most; 1: none, the auditor does it all. None: as many as this process has cores, once
-        the chain has shown to be worth the start.
+        jobs: processes that check, this one among them, JOBS_MAX at most; 1: no workers, and the auditor does it all at
+        its turn. None: as many as this process has cores, once the chain has shown to be worth the start.
+        voucher: checks in this process what no worker has taken.
         state: returns that after the last block verified.
         """
         self._count = min(JOBS_MAX, _cores() if jobs is None else jobs)
         self._alone_bytes = ALONE_BYTES if jobs is None else 0
         self._is_started = False
         self._pool = pool
+        self._voucher = voucher
         self._state = state
         self._teller = Teller()
         self._news: list[News] = []
+        self._told = 0
         self._open = Batch()
+        self._untaken: deque[Batch] = deque()
 
     def begin(self) -> None:
         """Begin with as many workers as were asked for: they start while the source is opened. Raises Unfinished."""
@@ -110,7 +123,7 @@ class LookAhead:
     def _start(self) -> None:
         if not self._is_started:
             self._is_started = True
-            self._pool.start(self._count, self._news)
+            self._pool.start(self._count - 1, self._news)
 
     def blocks(self, blocks: Iterator[RawBlock]) -> Iterator[tuple[RawBlock, Vouched]]:
         """Yield ``blocks`` in order with what is vouched for; each is to be verified before the next is asked for.
@@ -147,14 +160,12 @@ class LookAhead:
                 break
             first = queue.popleft()
             ahead_bytes -= first.size
-            if not first.is_sent:
-                self._send_open()
-            yield first.block, first.vouched()
+            yield first.block, self._see_to(first)
         if failure is not None:
             raise failure
 
     def _hand_out(self, block: RawBlock) -> _Waiting:
-        """Put a block's pieces into batches, and send those that are full."""
+        """Put a block's pieces into batches, for others to take those that are full."""
         news = self._teller.news(self._state())
         if news is not None:
             self._news.append(news)
@@ -169,17 +180,39 @@ class LookAhead:
             places.append((self._open, len(self._open.transactions)))
             self._open.transactions.append(raw)
             self._grow(len(raw))
+        self._share()
         return _Waiting(block, _size_of(block), sealed, places)
 
     def _grow(self, size: int) -> None:
         self._open.size += size
         if self._open.is_full:
-            self._send_open()
+            self._close_batch()
 
-    def _send_open(self) -> None:
-        self._open.is_sent = True
-        self._pool.send(self._open)
+    def _close_batch(self) -> None:
+        self._untaken.append(self._open)
         self._open = Batch()
+
+    def _see_to(self, first: _Waiting) -> Vouched:
+        """Return what holds of a block, having checked here what no worker took."""
+        batches = first.batches()
+        if batches[-1] is self._open:
+            self._close_batch()
+        self._share()
+        while any(batch.found is None for batch in batches):
+            if self._untaken:
+                batch = self._untaken.popleft()
+                news, self._told = self._news[self._told :], len(self._news)
+                batch.found = self._voucher.check(Task(news, batch.sealed, batch.transactions))
+                self._share()
+            else:
+                self._pool.collect(wait=True)
+        return first.vouched()
+
+    def _share(self) -> None:
+        """Take what workers have found, and hand them more."""
+        self._pool.collect(wait=False)
+        while self._untaken and self._pool.has_room:
+            self._pool.send(self._untaken.popleft())
 
 
 def _cores() -> int:

@@ -306,7 +306,7 @@ class ChainAuditor:
             if data is None:
                 raise InvalidBlock("the transaction is missing", where=where, expected=item.tx_id)
             try:
-                tx = self._summary(index) or check_transaction(
+                tx = self._vouched_for(index) or check_transaction(
                     data, chain_id=self.chain.chain_id, key_of=self.chain.state.keys.get, rules=self._rules
                 )
             except LedgerError as error:
@@ -318,17 +318,15 @@ class ChainAuditor:
             checked.append(tx)
         return checked
 
-    def _summary(self, index: int) -> CheckedTransaction | None:
-        """Return what a worker found of a transaction; None where nobody vouches for it under the key it has here."""
-        if index >= len(self._vouched.transactions):
+    def _vouched_for(self, index: int) -> CheckedTransaction | None:
+        """Return a transaction that was checked ahead; None where that was not under the key that it has here."""
+        found = self._vouched.transactions[index] if index < len(self._vouched.transactions) else None
+        key = self.chain.state.keys.get(found.tx.envelope.key_id) if found is not None else None
+        if found is None or key is None:
             return None
-        summary = self._vouched.transactions[index]
-        key = None if summary is None else self.chain.state.keys.get(summary.envelope.key_id)
-        if summary is None or key is None:
-            return None
-        checked = summary.key
-        is_same = (key.member_id, key.public_key, key.roles) == (checked.member_id, checked.public_key, checked.roles)
-        return summary.to_checked() if is_same else None
+        ahead = found.key
+        is_same = (key.member_id, key.public_key, key.roles) == (ahead.member_id, ahead.public_key, ahead.roles)
+        return found.tx if is_same else None
 
     def _read_records(self, tx_id: bytes) -> list[CallRecord]:
         return decode_each(decode(self._raw[tx_id], Transaction).items, CallRecord)

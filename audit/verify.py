@@ -20,6 +20,7 @@ from audit.derived import DerivedRows
 from audit.report import AuditReport, Difference, Progress, difference_of
 from audit.resume import KnownRow, ResumeFile, SavedAudit, Sums
 from audit.source import ChainSource
+from audit.vouch import Voucher
 from audit.workers import Workers
 from ledger.block import (
     add_totals,
@@ -63,8 +64,8 @@ def verify_chain(
     rules: compiled from the genesis where not given; raises ConfigError where this release does not have them.
     known: blocks known from elsewhere to be in the chain; a chain that ends below one of them was cut.
     on_progress: told after each block.
-    jobs: worker processes; 1 for none, None for as many as there are cores where the chain is long enough. The verdict
-        and its place are the same with any number. Raises Unfinished where one of them ends before its time.
+    jobs: processes that check, this one among them; None for as many as there are cores where the chain is long.
+        The verdict and its place are the same with any number. Raises Unfinished where one ends before its time.
     resume: goes on after what it says was verified, and saves how far this came. Raises ConfigError where it does not
         fit the source or what is known.
     """
@@ -82,7 +83,7 @@ def verify_chain(
     gc.disable()
     try:
         with Workers(genesis) as workers:
-            ahead = LookAhead(jobs, workers, lambda: auditor.chain.state)
+            ahead = LookAhead(jobs, workers, Voucher(genesis, rules), lambda: auditor.chain.state)
             ahead.begin()
             run.report.first_difference = run.audit(ahead)
     finally:

@@ -1,7 +1,7 @@
-"""What a worker process vouches for: the checks that need no place in the chain, done ahead of their turn.
+"""What is vouched for ahead of its turn: the checks that need no place in the chain, here or in another process.
 
-A worker says only that something holds. What it does not vouch for, because it does not hold, or because a key was not
-known yet, the auditor checks itself, at its turn: so the verdict and its place are the same with any number of workers.
+A voucher says only that something holds. What it does not vouch for, because it does not hold, or because a key was not
+known yet, the auditor checks itself, at its turn: so the verdict and its place are the same with any number of jobs.
 
 Source: docs/audit.md, "Across cores".
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from consensus.epochs import voting_sets
 from consensus.votes import digest_of, link_of
@@ -48,10 +48,10 @@ class News(Wire, frozen=True):
 
 
 class Task(Wire, frozen=True):
-    """What a worker is asked to check: bytes as they were found, by kind."""
+    """What a voucher is asked to check: bytes as they were found, by kind."""
 
     news: list[News]
-    """What this worker was not told yet."""
+    """What it was not told yet."""
     sealed: list[bytes]
     transactions: list[bytes]
 
@@ -64,51 +64,20 @@ class GoodSignature(Wire, frozen=True):
     signature: Bytes64
 
 
-class MinuteRow(Wire, frozen=True):
-    """A MinuteKeys, its sets as bytes one after the other."""
-
-    minute: Count
-    keys: bytes
-    near_previous: bytes
-    near_next: bytes
-
-
-class Summary(Wire, frozen=True):
-    """A CheckedTransaction of records, and the key that it was checked with."""
+class Checked(NamedTuple):
+    """A transaction of records that holds, and the key that it was checked with."""
 
     key: KeyEntry
-    tx_id: Bytes32
-    envelope: Envelope
-    size: Count
-    totals: Totals
-    minutes: list[MinuteRow]
-    has_repeats: bool
-    first_end_ms: Count
-    last_end_ms: Count
-    rule_set: Bytes32
-
-    def to_checked(self) -> CheckedTransaction:
-        """Return what ``check_transaction`` gave."""
-        return CheckedTransaction(
-            TxId(self.tx_id),
-            self.envelope,
-            self.size,
-            self.totals,
-            tuple(_minute_of(row) for row in self.minutes),
-            self.has_repeats,
-            self.first_end_ms,
-            self.last_end_ms,
-            self.rule_set,
-        )
+    tx: CheckedTransaction
 
 
-class Answer(Wire, frozen=True):
-    """What a worker vouches for, of one task."""
+class Found(NamedTuple):
+    """What holds of one task."""
 
     signatures: list[GoodSignature]
     """Of the headers and certificates in ``sealed``."""
-    transactions: list[Summary | None]
-    """In the order of the task; null for what the auditor must check itself."""
+    transactions: list[Checked | None]
+    """In the order of the task; None for what the auditor must check itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +90,7 @@ class Vouched:
     """
 
     signatures: AbstractSet[tuple[bytes, bytes, bytes]] = frozenset()
-    transactions: tuple[Summary | None, ...] = ()
+    transactions: tuple[Checked | None, ...] = ()
 
     def is_valid(self, public_key: bytes, digest: bytes, signature: bytes) -> bool:
         """Tell whether a signature is good, verifying it where nobody has vouched for it."""
@@ -133,7 +102,7 @@ NOTHING: Final = Vouched()
 
 
 class Voucher:
-    """A worker's side: what it was told of the chain, and the checks."""
+    """What was told of the chain, and the checks."""
 
     def __init__(self, genesis: Genesis, rules: Rules) -> None:
         self._chain_id = chain_id_of(genesis)
@@ -141,13 +110,13 @@ class Voucher:
         self._keys: dict[bytes, KeyEntry] = {}
         self._sets: dict[int, list[bytes]] = {}
 
-    def answer(self, task: Task) -> Answer:
+    def check(self, task: Task) -> Found:
         """Return what holds of ``task``."""
         for news in task.news:
             self._keys |= {key.key_id: key.entry for key in news.keys}
             self._sets |= {known.set_id: known.public_keys for known in news.sets}
         signatures = [good for raw in task.sealed for good in self._good_signatures(raw)]
-        return Answer(signatures, [self._summary(raw) for raw in task.transactions])
+        return Found(signatures, [self._checked(raw) for raw in task.transactions])
 
     def _good_signatures(self, raw: bytes) -> list[GoodSignature]:
         """Return the signatures of a sealed header that verify, as far as the keys are known."""
@@ -172,26 +141,13 @@ class Voucher:
             if index < len(keys)
         ]
 
-    def _summary(self, raw: bytes) -> Summary | None:
-        """Return the summary of a transaction of records that holds, else None."""
+    def _checked(self, raw: bytes) -> Checked | None:
+        """Return a transaction of records that holds, else None."""
         try:
             tx = check_transaction(raw, chain_id=self._chain_id, key_of=self._keys.get, rules=self._rules)
         except LedgerError:
             return None
-        if tx.payload is not None:
-            return None
-        return Summary(
-            self._keys[tx.envelope.key_id],
-            tx.tx_id,
-            tx.envelope,
-            tx.size,
-            tx.totals,
-            [_row_of(group) for group in tx.minutes],
-            tx.has_repeats,
-            tx.first_end_ms,
-            tx.last_end_ms,
-            tx.rule_set,
-        )
+        return Checked(self._keys[tx.envelope.key_id], tx) if tx.payload is None else None
 
 
 class Teller:
@@ -212,6 +168,80 @@ class Teller:
         self._keys |= {key.key_id: key.entry for key in keys}
         self._sets |= {one.set_id for one in sets}
         return News(keys, [KnownSet(one.set_id, [p.public_key for p in one.producers]) for one in sets])
+
+
+# -- on the way from a worker -----------------------------------------------------------------------------------------
+
+
+class MinuteRow(Wire, frozen=True):
+    """A MinuteKeys, its sets as bytes one after the other."""
+
+    minute: Count
+    keys: bytes
+    near_previous: bytes
+    near_next: bytes
+
+
+class Summary(Wire, frozen=True):
+    """A Checked."""
+
+    key: KeyEntry
+    tx_id: Bytes32
+    envelope: Envelope
+    size: Count
+    totals: Totals
+    minutes: list[MinuteRow]
+    has_repeats: bool
+    first_end_ms: Count
+    last_end_ms: Count
+    rule_set: Bytes32
+
+
+class Answer(Wire, frozen=True):
+    """A Found."""
+
+    signatures: list[GoodSignature]
+    transactions: list[Summary | None]
+
+    @classmethod
+    def of(cls, found: Found) -> Self:
+        """Return what to send of ``found``."""
+        return cls(found.signatures, [None if one is None else _summary_of(one) for one in found.transactions])
+
+    def to_found(self) -> Found:
+        """Return what was sent."""
+        return Found(self.signatures, [None if one is None else _checked_of(one) for one in self.transactions])
+
+
+def _summary_of(checked: Checked) -> Summary:
+    tx = checked.tx
+    return Summary(
+        checked.key,
+        tx.tx_id,
+        tx.envelope,
+        tx.size,
+        tx.totals,
+        [_row_of(group) for group in tx.minutes],
+        tx.has_repeats,
+        tx.first_end_ms,
+        tx.last_end_ms,
+        tx.rule_set,
+    )
+
+
+def _checked_of(summary: Summary) -> Checked:
+    tx = CheckedTransaction(
+        TxId(summary.tx_id),
+        summary.envelope,
+        summary.size,
+        summary.totals,
+        tuple(_minute_of(row) for row in summary.minutes),
+        summary.has_repeats,
+        summary.first_end_ms,
+        summary.last_end_ms,
+        summary.rule_set,
+    )
+    return Checked(summary.key, tx)
 
 
 def _row_of(group: MinuteKeys) -> MinuteRow:

@@ -1,7 +1,7 @@
 """A worker process: reads tasks from standard input and writes answers to standard output, until the input ends.
 
-Every message is its length (4 bytes, big endian) and MessagePack. The first one is the genesis. A worker outlives
-nobody: however the auditor ends, the input ends.
+Every message is its length (4 bytes, big endian) and MessagePack. The first one is the genesis, which READY answers. A
+worker outlives nobody: however the auditor ends, the input ends.
 """
 
 from __future__ import annotations
@@ -14,28 +14,40 @@ import threading
 from queue import SimpleQueue
 from typing import IO, Final
 
-from audit.vouch import Task, Voucher
+from audit.vouch import Answer, Task, Voucher
 from ledger.codec import decode_loose, encode
 from ledger.genesis import Genesis
 from ledger.rules.ruleset import RuleSet
 
 LENGTH: Final = struct.Struct(">I")
+READY: Final = b""
+"""The answer to the genesis: tasks are read from now on."""
+SWITCH_S: Final = 0.0005
+"""How long the one thread keeps the other waiting: whoever sends a task waits until it is read."""
 
 
 def read_message(file: IO[bytes]) -> bytes | None:
     """Return the next message, None where the stream ends or is cut."""
-    head = file.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    length = LENGTH.unpack(head)[0]
-    data = file.read(length)
-    return data if len(data) == length else None
+    head = _read(file, LENGTH.size)
+    return None if head is None else _read(file, LENGTH.unpack(head)[0])
+
+
+def _read(file: IO[bytes], length: int) -> bytes | None:
+    pieces = []
+    while length:
+        piece = file.read(length)
+        if not piece:
+            return None
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)
 
 
 def write_message(file: IO[bytes], message: bytes) -> None:
     """Write a message. Raises OSError where nobody reads any more."""
-    file.write(LENGTH.pack(len(message)))
-    file.write(message)
+    left = memoryview(LENGTH.pack(len(message)) + message)
+    while left:
+        left = left[file.write(left) :]
     file.flush()
 
 
@@ -50,8 +62,9 @@ def serve(tasks: IO[bytes], answers: IO[bytes]) -> None:
     # The next task is read while this one is worked on: whoever sends it never waits for the work, so the two sides
     # can never wait for each other.
     threading.Thread(target=_read_all, args=(tasks, waiting), daemon=True).start()
+    write_message(answers, READY)
     while (message := waiting.get()) is not None:
-        write_message(answers, encode(voucher.answer(decode_loose(message, Task))))
+        write_message(answers, encode(Answer.of(voucher.check(decode_loose(message, Task)))))
 
 
 def _read_all(tasks: IO[bytes], waiting: SimpleQueue[bytes | None]) -> None:
@@ -64,6 +77,7 @@ def _read_all(tasks: IO[bytes], waiting: SimpleQueue[bytes | None]) -> None:
 def main() -> None:
     """Serve the process that started this one, and end without a word."""
     gc.disable()
+    sys.setswitchinterval(SWITCH_S)
     answers = os.fdopen(os.dup(1), "wb")
     # Whatever else is printed goes where people read.
     os.dup2(2, 1)

@@ -11,7 +11,8 @@ from ledger.block import VOTING_SET_MAX, Vote
 from ledger.cdr import CallRecord
 from ledger.payloads import FAULTS
 from ledger.rules.flags import FLAGS, flags_of
-from node.histogram import BLOCK_BYTES, BLOCK_RECORDS, FINALITY_S, INGEST_S, LAG_S, Histogram
+from node.histogram import BLOCK_BYTES, BLOCK_RECORDS, FINALITY_S, INGEST_S, LAG_S
+from telephony.histogram import Histogram
 
 VOTERS_MAX: Final = 4 * VOTING_SET_MAX
 """Keys whose votes are counted: those of the voting sets, present and past, and the oldest goes first."""

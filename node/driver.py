@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -92,6 +92,7 @@ class Driver:
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._is_over = False
         self._log = get_log("driver")
         self.watch = SigningWatch(engine, lambda: seen.clocks_ms, self._log)
 
@@ -108,6 +109,13 @@ class Driver:
         """
         self._wake.set()
         return self._desk.submit(raw)
+
+    async def keep_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Make rows that no core knows of durable, between the loop's own writes. Raises StoreError."""
+        if self._is_over:
+            raise self.failure or StoreError("the node is stopping")
+        batch = WriteBatch([*rows], [])
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._store.write, batch)
 
     def deliver(self, peer_id: PeerId, message: Message) -> Awaitable[object] | None:
         """Take in a message of a peer; what is returned is awaited before that peer's next one is read."""
@@ -149,6 +157,7 @@ class Driver:
             self.failure = error
             self._log.error("store failed", error=error.sentence())
         finally:
+            self._is_over = True
             self._fail_submissions()
             self._writer.shutdown(wait=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from node.histogram import Histogram
+from telephony.histogram import Histogram
 
 LOOK_S: Final = 1.0
 

@@ -221,6 +221,10 @@ class Node:
             )
         return list(await asyncio.gather(*map(self._packer.add, items)))
 
+    async def keep_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Make rows of space META that belong to the API durable. Raises StoreError."""
+        await self.driver.keep_rows(rows)
+
     def _check_room(self) -> None:
         if self.driver.failure is not None:
             raise self.driver.failure

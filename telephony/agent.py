@@ -32,6 +32,7 @@ from telephony.adapters.registry import Adapters
 from telephony.answers import Answer
 from telephony.builder import Profile
 from telephony.building import Builder, Chain, Dead, resume
+from telephony.dead_erasure import Reader, forget_letters_over
 from telephony.dead_letters import DeadLetters, Letter, Retry, dead_letter
 from telephony.delivery import Delivery
 from telephony.gathering import JoinTimes
@@ -42,6 +43,7 @@ from telephony.spool import FREE_ROOM, RESERVE_BYTES, Spool
 from telephony.spool_files import spool_id
 from telephony.spool_writer import SpoolWriter
 from telephony.targets import BACKOFF_MS_MAX, Targets
+from telephony.turns import Turns
 from telephony.vault import Vault
 from telephony.waiting import Waiting
 
@@ -51,12 +53,6 @@ PACK_DOCUMENTS: Final = 1_000
 """As many fill a transaction: they wait for no others."""
 AWAY_S: Final = 5.0
 """The same while no node answers: what a backlog is in few transactions of, it is handed in fast of."""
-BUSY_PER_S: Final = 2_000
-"""Documents a second from which on a proxy that waits for its answers goes before building, which can wait."""
-BUSY_S: Final = 10.0
-"""How long it does at a time: then a batch is built, however much comes in."""
-BUSY_SEEN_MS: Final = 50
-"""The shortest time from which a rate is told."""
 REST_S: Final = 0.1
 """How long nothing is built where nothing may be."""
 IDLE_S: Final = 1.0
@@ -159,7 +155,6 @@ class Agent:
         self._build_thread = ThreadPoolExecutor(1, thread_name_prefix="builder")
         self._writer = SpoolWriter(self._spool, now_ms)
         self.intake = Intake(self._writer, bury=self._bury_new, has_room=lambda: self.has_room, where=settings.spool)
-        self._intake_seen = steady_ms(), self._spool.end.sequence
         self._set_up(id_)
 
     def _set_up(self, id_: bytes) -> None:
@@ -198,6 +193,7 @@ class Agent:
             bury=self._bury_waiting_for_it,
             steady_ms=steady_ms,
         )
+        self._turns = Turns(steady_ms(), self._spool.end.sequence, self._unbuilt)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -272,18 +268,9 @@ class Agent:
             await asyncio.sleep(REST_S)
 
     async def _let_intake_pass(self) -> None:
-        """While much comes in, leave the core to those who wait for an answer: what is on disk can wait."""
-        until_ms = steady_ms() + round(BUSY_S * 1000)
-        while self._is_intake_busy() and steady_ms() < until_ms:  # noqa: ASYNC110 - a rate is no event
+        """Wait while the core is for those who wait for an answer."""
+        while self._turns.is_for_intake(steady_ms(), self._spool.end.sequence, self._unbuilt):  # noqa: ASYNC110 - a rate
             await asyncio.sleep(REST_S)
-
-    def _is_intake_busy(self) -> bool:
-        then_ms, before = self._intake_seen
-        now_ms, end = steady_ms(), self._spool.end.sequence
-        if now_ms - then_ms < BUSY_SEEN_MS:
-            return False
-        self._intake_seen = now_ms, end
-        return (end - before) * 1000 >= BUSY_PER_S * (now_ms - then_ms)
 
     async def _retire(self) -> None:
         """Let nothing that is in the vault stay in the spool, where it is in the clear."""
@@ -317,8 +304,12 @@ class Agent:
         # There is no way back: neither a wrong clock here nor a node with a wrong one decides it alone.
         if not self._clock.is_confirmed:
             return
-        for month in self._vault.erasure.apply_retention(min(self._clock.now_ms(), now_ms())):
+        time_ms, erasure = min(self._clock.now_ms(), now_ms()), self._vault.erasure
+        for month in erasure.apply_retention(time_ms):
             self._log.info("a month is forgotten", month=month.what, records=month.records, held=month.held)
+        reader = Reader(self.adapters.by_kind, self._settings.profile.region)
+        if count := forget_letters_over(self._settings.spool, reader, erasure, time_ms):
+            self._log.info("dead letters are forgotten", count=count)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

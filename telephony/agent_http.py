@@ -10,6 +10,7 @@ import binascii
 import hmac
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
@@ -20,11 +21,18 @@ from typing import Any, Final, Protocol
 import msgspec
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 
 from ledger.errors import EncodingError, LedgerError, StoreError, StoreFull
 from telephony.adapters.base import BODY_BYTES_MAX, Adapter
 from telephony.agent import Agent
+from telephony.histogram import ANSWER_S, Histogram
 from telephony.http_messages import Head, Reply, RequestError
 from telephony.intake import Taken
 from telephony.watching import Watch
@@ -111,7 +119,11 @@ class WrongMethod(RequestError):
 
 
 class AgentApp:
-    """The paths of an agent, behind an ``HttpServer``; CDRs need one of ``tokens`` with the role submit."""
+    """The paths of an agent, behind an ``HttpServer``; CDRs need one of ``tokens`` with the role submit.
+
+    Attributes:
+        answer_s: how long posts took, from the last of their bytes to the answer, in seconds.
+    """
 
     body_bytes_max: Final = BODY_BYTES_MAX
 
@@ -121,7 +133,8 @@ class AgentApp:
         self._door = Door(tokens)
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._registry.register(Metrics(agent, watches))
+        self.answer_s = Histogram(ANSWER_S)
+        self._registry.register(Metrics(agent, watches, self.answer_s))
         self._pages = {b"/healthz": self._health, b"/metrics": self._metrics}
 
     def check_head(self, head: Head) -> None:
@@ -146,7 +159,13 @@ class AgentApp:
                 answer(self._pages[head.path]())
                 return
             media_type, _ = media_type_of(head.headers.get(b"content-type", b""))
-            self._agent.intake.post(adapter, body, media_type, lambda taken: answer(self._reply_to_taken(taken)))
+            began_s = time.perf_counter()
+
+            def tell(taken: Taken | Exception) -> None:
+                answer(self._reply_to_taken(taken))
+                self.answer_s.observe(time.perf_counter() - began_s)
+
+            self._agent.intake.post(adapter, body, media_type, tell)
         except Exception as error:  # noqa: BLE001 - the last line of defence; logged under an id
             answer(reply_to_fault(error))
 
@@ -182,9 +201,11 @@ class AgentApp:
 class Metrics:
     """The agent's figures, as Prometheus reads them."""
 
-    def __init__(self, agent: Agent, watches: Sequence[Watch] = ()) -> None:
+    def __init__(self, agent: Agent, watches: Sequence[Watch] = (), answer_s: Histogram | None = None) -> None:
+        """``answer_s`` has how long answers to posts took, in seconds."""
         self._agent = agent
         self._watches = watches
+        self._answer_s = answer_s or Histogram(ANSWER_S)
 
     def collect(self) -> Iterator[Metric]:
         """Return the figures of this moment."""
@@ -228,6 +249,12 @@ class Metrics:
         for node, failures in agent.failing.items():
             failing.add_metric([node], failures)
         yield failing
+        yield HistogramMetricFamily(
+            "ledger_agent_ingest_duration_seconds",
+            "From a post that is whole to its answer",
+            buckets=self._answer_s.buckets(),
+            sum_value=self._answer_s.sum,
+        )
         if self._watches:
             yield from self._of_watches()
 

@@ -6,6 +6,7 @@ One file, ``dead/letters.jsonl`` in the spool's directory; each line is a JSON o
     retry     somebody wants it sent again, in other words where there is a ``document``
     retried   it is back in the spool
     dropped   somebody has decided that it is not wanted
+    due       it is of somebody, or of a month, that was forgotten, and a dispute hold keeps it for now
 
 Lines are only ever appended, each append synced and under the lock of ``dead/LOCK``: the agent and the commands of a
 person work on the file at the same time. An agent that starts leaves out what is settled.
@@ -38,7 +39,7 @@ ID_BYTES: Final = 8
 class Letter(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """A line of the file."""
 
-    event: Literal["dead", "retry", "retried", "dropped"]
+    event: Literal["dead", "retry", "retried", "dropped", "due"]
     id: str
     time_ms: int
     """When it happened, UTC."""
@@ -69,6 +70,7 @@ class _Place:
     offset: int
     length: int
     retry: Letter | None = None
+    due: Letter | None = None
 
 
 class Retry(NamedTuple):
@@ -159,6 +161,24 @@ class DeadLetters:
         """Tell whether somebody asked for an open letter to be sent again."""
         return id_ in self._places and not self._is_waiting(id_)
 
+    def is_due(self, id_: str) -> bool:
+        """Tell whether an open letter is to go when no hold keeps it any more."""
+        return id_ in self._places and self._places[id_].due is not None
+
+    def documents_of(self, id_: str) -> list[bytes]:
+        """Return the record of an open letter, as it came and as somebody mended it. Raises as ``get`` does."""
+        documents = [self.get(id_).data]
+        retry = self._places[id_].retry
+        return documents if retry is None or retry.document is None else [*documents, retry.data]
+
+    def erase(self, ids: Sequence[str], time_ms: int) -> None:
+        """Drop open letters, and leave nothing of any settled one in the file. Raises StoreError.
+
+        A crash on the way leaves letters dropped that are still in the file: the next agent that starts takes them out.
+        """
+        self.add([Letter("dropped", id_, time_ms) for id_ in ids])
+        self.compact()
+
     def retries(self) -> list[Retry]:
         """Return the letters to be sent again."""
         found = []
@@ -208,10 +228,11 @@ class DeadLetters:
             self.unreadable += 1
             return
         if letter.event == "dead":
-            self._places[letter.id] = _Place(offset, len(line))
-        elif letter.event == "retry":
+            before = self._places.get(letter.id)
+            self._places[letter.id] = _Place(offset, len(line), due=before.due if before is not None else None)
+        elif letter.event in {"retry", "due"}:
             if letter.id in self._places:
-                self._places[letter.id].retry = letter
+                setattr(self._places[letter.id], letter.event, letter)
         else:
             self._places.pop(letter.id, None)
 
@@ -225,8 +246,9 @@ class DeadLetters:
                     os.fchmod(file.fileno(), 0o600)
                     for place in self._places.values():
                         file.write(self._line(place))
-                        if place.retry is not None:
-                            file.write(msgspec.json.encode(place.retry) + b"\n")
+                        for mark in (place.retry, place.due):
+                            if mark is not None:
+                                file.write(msgspec.json.encode(mark) + b"\n")
                     file.flush()
                     os.fsync(file.fileno())
                 # A crash up to here leaves the old file, one behind it the new one; no letter is in neither.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ledger.commitment import PRIVATE_FIELDS
 from ledger.errors import ConfigError
@@ -111,6 +111,14 @@ class Erasure:
         """
         end_of_period_ms(period)
         return self._begin("period", period, reason, now_ms)
+
+    def would_lose(self, kind: Literal["subject", "period"], what: bytes | str) -> tuple[int, int]:
+        """Return how many records a shredding would take something of, and how many of them a hold would keep."""
+        query = f"""SELECT COUNT(*), COALESCE(SUM({HELD_NOW}), 0) FROM record AS r
+            WHERE {_MEANT[kind]} AND {_LOSES[kind]}"""  # noqa: S608 - names only
+        with self._files.lock, self._files.translated():
+            count, held = self._files.db.execute(query, {"what": what}).fetchone()
+        return count - held, held
 
     def resume(self) -> None:
         """End what a crash interrupted. Raises StoreError."""

@@ -38,6 +38,16 @@ class Hold:
     """Records, subjects and months that it names; 0 once it is released."""
 
 
+@dataclass(frozen=True, slots=True)
+class HeldNow:
+    """What holds keep, for what is no record of the vault. Subjects are keyed hashes."""
+
+    subjects: frozenset[bytes]
+    periods: frozenset[str]
+    calls: frozenset[tuple[bytes, bytes]]
+    """Caller and callee of each record that is named."""
+
+
 class Holds:
     """The holds of one vault; see ``Erasure.holds``."""
 
@@ -110,6 +120,19 @@ class Holds:
         with self._files.lock, self._files.translated():
             numbers = self._files.db.execute("SELECT number FROM hold ORDER BY number").fetchall()
             return [self._get(number) for (number,) in numbers]
+
+    def in_force(self) -> HeldNow:
+        """Return what the holds in force keep."""
+        with self._files.lock, self._files.translated():
+            targets = self._files.db.execute("SELECT kind, what FROM hold_target").fetchall()
+            query = """SELECT r.caller, r.callee FROM record AS r
+                WHERE r.record_key IN (SELECT what FROM hold_target WHERE kind = 'record')"""
+            calls = self._files.db.execute(query).fetchall()
+        return HeldNow(
+            frozenset(what for kind, what in targets if kind == "subject"),
+            frozenset(what for kind, what in targets if kind == "period"),
+            frozenset((caller, callee) for caller, callee in calls),
+        )
 
     def is_held(self, record_key: bytes) -> bool:
         """Tell whether a hold keeps a record."""

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import web
 
 from audit.final import FinalReader
-from node.api import energy, evidence, explore, govern, light, page, read, receipts, stream, submit, tiles
+from node.api import energy, evidence, explore, gathering, govern, light, page, read, receipts, stream, submit, tiles
 from node.api.access import Tokens, check_host
 from node.api.backend import Backend
 from node.api.ingest import Ingest, VaultWriter
@@ -78,6 +78,7 @@ def make_app(node: Backend, parts: ApiParts) -> web.Application:
     app[stream.LIVE] = set()
     app.on_shutdown.append(stream.end_streams)
     app.cleanup_ctx.append(_vault_context)
+    app.cleanup_ctx.append(gathering.keep_history)
     explore.set_up(app)
     return app
 

@@ -213,6 +213,9 @@ class Backend(Protocol):
     async def submit_items(self, items: list[bytes]) -> Sequence[RecordRef]:
         """Sign and store encoded records; all are on disk on return. Raises LedgerError, then none may be."""
 
+    async def keep_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Make rows of space META that belong to the API durable. Raises StoreError."""
+
     def promise_of(self, tx_id: bytes) -> Promise | None:
         """Return what the node says of a transaction, None for one it does not know."""
 

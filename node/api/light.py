@@ -13,6 +13,7 @@ from audit.final import sealed_headers
 from audit.light import HEADERS_MAX, SET_CHANGES_MAX
 from ledger.errors import EncodingError
 from ledger.readable import to_readable
+from node.api.gathering import check_gathered
 from node.api.parts import CONTEXT, Context
 from node.api.problems import NotFound, json_response
 
@@ -47,6 +48,7 @@ async def get_history(request: web.Request) -> web.Response:
     size = _number(request, "size", default=0, low=1, high=NUMBER_MAX)
     height = _number(request, "height", default=0, low=0, high=size - 1)
     await _check_final(context, "size", size)
+    await check_gathered(context, size)
     path = await asyncio.to_thread(context.reader.history.path, height, size)
     return json_response({"path": to_readable(path)})
 
@@ -57,6 +59,7 @@ async def get_consistency(request: web.Request) -> web.Response:
     new = _number(request, "new", default=0, low=1, high=NUMBER_MAX)
     old = _number(request, "old", default=0, low=0, high=new)
     await _check_final(context, "new", new)
+    await check_gathered(context, new)
     path = await asyncio.to_thread(context.reader.history.consistency, old, new)
     return json_response({"path": to_readable(path)})
 

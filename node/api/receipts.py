@@ -16,6 +16,7 @@ from ledger.codec import decode
 from ledger.commitment import check_field
 from ledger.errors import FieldError, InvalidProof
 from node.api import views
+from node.api.gathering import check_gathered
 from node.api.parts import CONTEXT
 from node.api.problems import NotFound
 from node.api.read import record_address
@@ -35,6 +36,7 @@ async def get_receipt(request: web.Request) -> web.Response:
     if promise is None or promise.state != "final":
         state = promise.state if promise else "unknown"
         raise NotFound("only a final record has a receipt", where="promise", expected="final", actual=state)
+    await check_gathered(context, node.engine.final.height)
     revealed = await _reveal(request, transaction.envelope.member_id, record, reveal) if reveal is not None else []
     body = await asyncio.to_thread(
         make_receipt, node.store, node.genesis, tx_id, index, reader=context.reader, revealed=revealed

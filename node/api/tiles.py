@@ -1,4 +1,4 @@
-"""The history tree as a transparency log: its checkpoint, which the node signs and witnesses cosign, and its tiles.
+"""The history tree as a transparency log: its checkpoint, which the node signs (``notes``), and its tiles.
 
 Only final blocks are in it. What is signed can therefore never be taken back by the node, and tiles never change.
 
@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from audit.final import FinalReader, FinalView
 from audit.history import HistoryTree
-from audit.lognote import make_note, origin_of
-from audit.notes import NOTE_BYTES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
+from audit.notes import NOTE_BYTES_MAX, LogKey
 from audit.tiles import Tile, parse_tile, tile_bytes
-from ledger.errors import BadSignature
+from ledger.errors import LedgerError
 from node.api.access import read_body
+from node.api.gathering import check_gathered
+from node.api.notes import NOTES_ROW, LogNotes
 from node.api.parts import CONTEXT, Context
 from node.api.problems import NotConfigured, NotFound, json_response
+from node.logs import get_log
 
-NOTES_KEPT: Final = 64
-"""Notes signed last: a witness answers within seconds, blocks become final about once a second."""
-COSIGNED_SHOWN_MS: Final = 600_000
-"""For so long a cosigned note is preferred to newer ones without: witnesses are asked about once a minute."""
 TILES_KEPT: Final = 1_024
 """Tiles above level 0, of 8 KB: each hash stands for 256 blocks and more that need not be read again. All those of
 two years of one-second blocks, so that nobody can ask for the one that was just let go."""
@@ -35,72 +32,6 @@ READERS_MAX: Final = 2
 """Tiles made at once; the first of a high level needs a pass over the chain."""
 FOREVER: Final = "public, max-age=31536000, immutable"
 NOTE_CACHE: Final = "public, max-age=1"
-
-
-class LogNotes:
-    """The notes that a node signs, and what witnesses said of them.
-
-    Attributes:
-        key: of the node; without it no notes are made.
-        witnesses: whose cosignatures are taken.
-    """
-
-    def __init__(
-        self, chain_id: bytes, key: LogKey | None, witnesses: Sequence[NoteKey], now_ms: Callable[[], int]
-    ) -> None:
-        self.key = key
-        self.witnesses = tuple(witnesses)
-        self._origin = origin_of(chain_id)
-        self._now_ms = now_ms
-        self._made: OrderedDict[int, Note] = OrderedDict()
-        self._cosigned: Note | None = None
-        self._cosigned_height = 0
-        self._cosigned_ms = 0
-
-    def newest(self, view: FinalView, key: LogKey) -> Note:
-        """Return the note of the final block."""
-        height = view.header.height
-        if height not in self._made:
-            self._made[height] = make_note(view.voting_proof(), key)
-            while len(self._made) > NOTES_KEPT:
-                self._made.popitem(last=False)
-        return self._made[height]
-
-    def published(self, view: FinalView, key: LogKey) -> Note:
-        """Return the last note that a witness cosigned while that is not long ago, else the newest."""
-        is_recent = self._now_ms() - self._cosigned_ms <= COSIGNED_SHOWN_MS
-        return self._cosigned if self._cosigned is not None and is_recent else self.newest(view, key)
-
-    def cosign(self, data: bytes, key: LogKey) -> tuple[int, int]:
-        """Take in what witnesses say of a note that this node signed; return its height, and how many they are now.
-
-        Raises EncodingError, or BadSignature where the node did not sign it or no witness known here did.
-        """
-        note = parse_note(data)
-        own = note.verify([key.note_key(self._origin)])
-        # [REJECT] It is a note of this node
-        if not own:
-            raise BadSignature("not a note that this node signed", where="note", expected=f"by {self._origin}")
-        found = note.verify(self.witnesses)
-        # [REJECT] A witness that this node knows cosigned it
-        if not found:
-            expected = ", ".join(witness.to_text() for witness in self.witnesses)
-            raise BadSignature("no witness known here cosigned it", where="note", expected=expected)
-        height = parse_tree_head(note.text).size
-        if height < self._cosigned_height:
-            return self._cosigned_height, self._count(self._cosigned)
-        if self._cosigned is None or height > self._cosigned_height:
-            made = self._made.get(height)
-            # Beside signatures that were verified nothing of what was sent is kept.
-            self._cosigned = (
-                made if made is not None and made.text == note.text else Note(note.text, (own[0].signature,))
-            )
-        self._cosigned = self._cosigned.signed(*(one.signature for one in found))
-        self._cosigned_height, self._cosigned_ms = height, self._now_ms()
-        return height, self._count(self._cosigned)
-
-    def _count(self, note: Note | None) -> int:
-        return 0 if note is None else len(note.verify(self.witnesses))
 
 
 class TileReader:
@@ -132,8 +63,16 @@ TILES: web.AppKey[TileReader] = web.AppKey("tiles", TileReader)
 
 def add_log(app: web.Application, context: Context) -> None:
     """Give an application its notes and tiles."""
-    parts = context.parts
-    app[NOTES] = LogNotes(context.node.chain_id, parts.log_key, parts.witnesses, parts.now_ms)
+    parts, node = context.parts, context.node
+    app[NOTES] = notes = LogNotes(node.chain_id, parts.log_key, parts.witnesses, parts.now_ms, node.keep_rows)
+    if parts.log_key is not None:
+        try:
+            row = node.store.get_checked(NOTES_ROW)
+            if row is not None:
+                notes.restore(row, parts.log_key)
+        except LedgerError as error:
+            # The next cosignature takes its place; nothing else depends on it.
+            get_log("api").warning("the notes that were kept are not taken up", error=error.sentence())
     app[TILES] = TileReader(context.reader.history)
 
 
@@ -153,6 +92,8 @@ async def get_tile(request: web.Request) -> web.Response:
     view = await _final(request.app[CONTEXT].reader)
     if not tile.is_in(view.header.height):
         raise NotFound("the tree is not that large", where="tile", actual=f"a tree of {view.header.height} leaves")
+    if tile.level:
+        await check_gathered(request.app[CONTEXT], view.header.height)
     data = await request.app[TILES].read(tile)
     headers = {"Cache-Control": FOREVER, "Content-Type": "application/octet-stream"}
     return web.Response(body=data, headers=headers)
@@ -166,7 +107,7 @@ async def post_cosignatures(request: web.Request) -> web.Response:
     if not notes.witnesses:
         raise NotConfigured("this node knows no witnesses", where="witnesses", hint="Start it with --witnesses")
     body = await read_body(request, content_type="text/plain", bytes_max=NOTE_BYTES_MAX)
-    height, count = notes.cosign(body, key)
+    height, count = await notes.cosign(body, await _final(request.app[CONTEXT].reader), key)
     return json_response({"height": height, "cosignatures": count})
 
 

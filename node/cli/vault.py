@@ -20,6 +20,8 @@ import typer
 from ledger.errors import ConfigError
 
 if TYPE_CHECKING:
+    from node.cli.vault_letters import Letters
+    from telephony.dead_erasure import Target
     from telephony.vault import Vault
     from telephony.vault_bodies import PrivateView, Shredding
     from telephony.vault_holds import Hold
@@ -38,6 +40,13 @@ RegionOption = Annotated[
 Key = Annotated[str, typer.Argument(metavar="RECORD_KEY", help="32 hex digits, as the API and find show them.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is kept and shown, so no number in it.")]
 Who = Annotated[str, typer.Option("--who", help="Who says so.")]
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The agent's TOML file: its region, spool and options of platforms.")
+]
+SpoolOption = Annotated[
+    Path | None,
+    typer.Option("--spool", envvar="LEDGER_AGENT_SPOOL", help="The agent's spool, where the vault is not in it."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 RECORD_KEY_BYTES = 16
 MONTHS_MAX = 1200
@@ -176,21 +185,51 @@ def shred(
     subject: Annotated[str, typer.Option("--subject", help="Number or URI; -: from standard input.")] = "",
     period: Annotated[str, typer.Option("--period", help="A month, as 2026-11.")] = "",
     region: RegionOption = "",
+    config: ConfigOption = None,
+    spool: SpoolOption = None,
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be forgotten.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Forget a subject or a month for good. What a hold keeps follows when the hold is released."""
-    from node.cli.output import print_line
+    """Forget a subject or a month for good, in the vault and among the dead letters.
+
+    What a hold keeps follows when the hold is released.
+    """
+    from node.cli.vault_letters import letters_beside, preview, region_of, tell
+    from telephony.dead_erasure import OfPeriod, OfSubject
+    from telephony.vault_keys import end_of_period_ms
 
     if bool(subject) == bool(period):
         raise ConfigError("which?", where="--subject or --period", expected="one of the two")
+    region = region_of(config, region)
     party = _party(subject, region) if subject else ""
+    if period:
+        end_of_period_ms(period)
+    target = OfSubject(party) if party else OfPeriod(period)
     with _opened(vault, member_secret) as opened:
-        if party and not opened.records_of(party):
-            raise ConfigError(_nobody(party, region), where="--subject", hint="Nothing was forgotten")
+        letters = letters_beside(opened, vault, spool, config, region)
         if party:
+            _check_somebody(opened, letters, target, party, region)
+        # First, for it may be refused.
+        spooled = letters.count_spooled(target)
+        if is_dry:
+            done = preview(opened, party, period, reason, _now_ms())
+            report = letters.find(target)
+        elif party:
             done = opened.erasure.shred_subject(party, reason=reason, now_ms=_now_ms())
+            report = letters.shred(target, _now_ms())
         else:
             done = opened.erasure.shred_period(period, reason=reason, now_ms=_now_ms())
-    print_line(_sentence(done))
+            report = letters.shred(target, _now_ms())
+    tell(done, letters, report, spooled, is_dry=is_dry, as_json=as_json)
+
+
+def _check_somebody(opened: Vault, letters: Letters, target: Target, party: str, region: str) -> None:
+    """Raise ConfigError where nothing is of a subject: somebody must not believe that it was forgotten."""
+    if opened.records_of(party):
+        return
+    found = letters.find(target)
+    if not (found.shredded or found.held or found.undecided or letters.count_spooled(target)):
+        raise ConfigError(_nobody(party, region), where="--subject", hint="Nothing was forgotten")
 
 
 @app.command()
@@ -265,13 +304,21 @@ def release(
     vault: VaultOption,
     member_secret: SecretOption,
     who: Who,
+    region: RegionOption = "",
+    config: ConfigOption = None,
+    spool: SpoolOption = None,
 ) -> None:
     """End a hold. What it kept from being shredded is shredded now."""
     from node.cli.output import print_line
+    from node.cli.vault_letters import letters_beside, region_of
 
+    region = region_of(config, region)
     with _opened(vault, member_secret) as opened:
         opened.erasure.holds.release(number, who=who, now_ms=_now_ms())
+        gone = letters_beside(opened, vault, spool, config, region).settle(_now_ms())
     print_line(f"hold {number} is released")
+    for id_ in gone:
+        print_line(f"dead letter {id_} forgotten")
 
 
 @app.command()
@@ -282,22 +329,35 @@ def retention(
         int | None, typer.Option("--days", help="Keep private parts this long after their month; 0: for ever.")
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Shred the months whose time is up.")] = False,
+    config: ConfigOption = None,
+    spool: SpoolOption = None,
 ) -> None:
-    """Show or set how long private parts are kept, and shred what is older."""
+    """Show or set how long private parts and dead letters are kept, and shred what is older."""
     from node.cli.output import print_line
+    from node.cli.vault_letters import letters_beside, region_of, sentence, sentences
+    from telephony.dead_erasure import OfRetention
 
+    lines: list[str] = []
     with _opened(vault, member_secret) as opened:
         if days is not None:
             opened.erasure.set_retain_days(days or None)
         kept, due = opened.erasure.retain_days, opened.erasure.retention_due(_now_ms())
         done = opened.erasure.apply_retention(_now_ms()) if apply else []
+        if kept:
+            letters = letters_beside(opened, vault, spool, config, region_of(config, ""))
+            target = OfRetention(kept, _now_ms())
+            report = letters.shred(target, _now_ms()) if apply else letters.find(target)
+            if letters.spool is not None and (report.shredded or report.held):
+                lines = sentences(letters, report, 0, is_dry=not apply)
     print_line(
         f"private parts are kept for {kept} days after their month" if kept else "private parts are kept for ever"
     )
     for one in done:
-        print_line(_sentence(one))
+        print_line(sentence(one))
     if not apply:
         print_line(f"due: {', '.join(due)}" if due else "nothing is due")
+    for line in lines:
+        print_line(line)
 
 
 def months_in(text: str) -> list[str]:
@@ -387,15 +447,6 @@ def _why(shredding: Shredding | None) -> str:
     if shredding is None:
         return "(shredded; the vault does not know when and why)"
     return f"(shredded on {_utc(shredding.time_ms)[:10]}: {shredding.reason})"
-
-
-def _sentence(done: Shredding) -> str:
-    text = f"{_counted(done.records)} of {done.kind} {done.what} forgotten"
-    return f"{text}; {_counted(done.held)} kept by a hold until it is released" if done.held else text
-
-
-def _counted(records: int) -> str:
-    return "1 record" if records == 1 else f"{records} records"
 
 
 def _text(value: bytes) -> str:

@@ -55,7 +55,7 @@ Jobs = Annotated[
         metavar="N",
         min=1,
         max=256,
-        help="Worker processes, 1 for none; else one for each core where the chain is long enough.",
+        help="Processes that check; else one for each core where the chain is long enough.",
     ),
 ]
 Resume = Annotated[

@@ -2,6 +2,7 @@
 
 import { Problem, follow } from "./api.js";
 import { h, put } from "./dom.js";
+import { INSTEAD, WHY, isPerson } from "./numbers.js";
 import { showOverview } from "./overview.js";
 import { showRecord } from "./record.js";
 import {
@@ -188,16 +189,31 @@ function theme() {
 
 function search() {
   const form = document.getElementById("search");
-  form.addEventListener("submit", (event) => {
+  const field = form.elements.q;
+  const refused = document.getElementById("q-refused");
+  const refuse = (isRefused) => {
+    refused.textContent = isRefused ? `${WHY} ${INSTEAD}` : "";
+    if (isRefused) field.setAttribute("aria-invalid", "true");
+    else field.removeAttribute("aria-invalid");
+  };
+  field.addEventListener("input", () => refuse(false));
+  form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const text = new FormData(form).get("q").trim();
-    if (text) location.hash = `#/search/${encodeURIComponent(text)}`;
+    const text = field.value.trim();
+    if (!text) return;
+    // Where the node does not answer, the view says so.
+    const isRefused = await isPerson(text).catch(() => false);
+    if (field.value.trim() !== text) return;
+    refuse(isRefused);
+    // What is refused comes into no history of addresses either.
+    if (isRefused) field.focus();
+    else location.hash = `#/search/${encodeURIComponent(text)}`;
   });
   addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("input, textarea, select, [contenteditable]")) return;
     event.preventDefault();
-    form.elements.q.focus();
+    field.focus();
   });
 }
 

@@ -3,6 +3,7 @@
 import { get } from "./api.js";
 import { facts, h, link, put, table } from "./dom.js";
 import * as f from "./format.js";
+import { INSTEAD, WHY, isPerson } from "./numbers.js";
 import { blocksTable } from "./overview.js";
 
 const PAGE_RECORDS = 100;
@@ -208,6 +209,12 @@ const about = {
 
 /** Show what an id is the id of; a single result is gone to at once. */
 export async function showSearch(main, { text }, signal) {
+  // Addresses are typed and passed on too, not only what stands in the field.
+  if (await isPerson(text, signal)) {
+    put(main, title("Not searched for"), h("div", { class: "banner warn", role: "alert" },
+      h("p", null, WHY), h("p", { class: "note" }, INSTEAD)));
+    return "Search";
+  }
   const { q, results } = await get(`v1/search?q=${encodeURIComponent(text)}`, { signal });
   if (results.length === 1) {
     location.replace(`#/${places[results[0].kind](results[0])}`);

@@ -25,8 +25,8 @@ RECORDS = DAY_RECORDS
 FIRST_RECORDS = DAY_RECORDS * 3 // 5
 """From here on memory is to stay as it is: the index holds as many keys as it ever does."""
 LOAD_S = 180.0
-ROUNDS = 2
-"""The best of each counts."""
+ROUNDS = 4
+"""The best of each counts: what else the machine does is no cost of an audit's."""
 MIB = 1 << 20
 
 
@@ -55,10 +55,12 @@ def run() -> list[Figure]:
         filled = fill_chain(data, paths, records_max=RECORDS, seconds=LOAD_S)
         genesis = genesis_to_json(filled.genesis)
         has_two_cores = len(os.sched_getaffinity(0)) > 1
-        ones, twos = [], []
+        ones, twos, pairs = [], [], []
         for _ in range(ROUNDS):
             ones.append(_apart(data, genesis, 1))
-            twos += [_apart(data, genesis, 2)] if has_two_cores else []
+            if has_two_cores:
+                twos.append(_apart(data, genesis, 2))
+                pairs.append(_side_by_side(data, genesis))
     one = min(ones, key=lambda audited: audited.cpu_s)
     if one.records != filled.records:
         raise RuntimeError(f"{one.records:,} of {filled.records:,} records were audited")
@@ -71,7 +73,7 @@ def run() -> list[Figure]:
             target=120_000,
             note=f"{one.records:,} records, {one.blocks} blocks, {one.cpu_s:.1f} s of CPU in {one.took_s:.1f} s",
         ),
-        *([_speedup(ones, twos)] if twos else []),
+        *(_speedups(ones, twos, pairs) if twos else []),
         Figure(
             "audit_rss_growth_mb",
             f"memory of an audit, {FIRST_RECORDS:,} to {one.records:,} records",
@@ -84,29 +86,48 @@ def run() -> list[Figure]:
     ]
 
 
-def _speedup(ones: list[Audited], twos: list[Audited]) -> Figure:
+def _speedups(ones: list[Audited], twos: list[Audited], pairs_s: list[float]) -> list[Figure]:
     one_s, two_s = (min(audited.took_s for audited in many) for many in (ones, twos))
     one_cpu_s, two_cpu_s = (min(audited.cpu_s for audited in many) for many in (ones, twos))
-    cpu = f"{one_cpu_s:.1f} s of CPU and {two_cpu_s:.1f} s: {2 * one_cpu_s / two_cpu_s:.2f} at most on two cores"
-    return Figure(
-        "audit_speedup_2_jobs",
-        "ledger-verify, two jobs on two cores",
-        one_s / two_s,
-        "times",
-        target=1.8,
-        note=f"{one_s:.1f} s and {two_s:.1f} s; {cpu}",
-    )
+    ceiling = 2 * one_s / min(pairs_s)
+    return [
+        Figure(
+            "ceiling_speedup_2_jobs",
+            "two audits at once, each on its own",
+            ceiling,
+            "times",
+            note=f"{min(pairs_s):.1f} s for both: two cores at once are slower than one",
+        ),
+        Figure(
+            "audit_speedup_2_jobs",
+            "ledger-verify, two jobs on two cores",
+            one_s / two_s,
+            "times",
+            target=1.8,
+            note=f"{one_s / two_s / ceiling:.2f} of that ceiling; {one_s:.1f} s and {two_s:.1f} s, of CPU time "
+            f"{one_cpu_s:.1f} s and {two_cpu_s:.1f} s",
+        ),
+    ]
 
 
 def _apart(data: Path, genesis: bytes, jobs: int) -> Audited:
-    """Audit in a fresh process: memory and CPU time are this audit's alone."""
+    """Audit in a fresh process: memory and CPU time are this audit's alone. As many cores as jobs."""
+    cores = set(sorted(os.sched_getaffinity(0))[-jobs:])
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_audit, data, genesis, jobs).result()
+        return pool.submit(_audit, data, genesis, jobs, cores).result()
 
 
-def _audit(data: Path, genesis: bytes, jobs: int) -> Audited:
-    # As many cores as jobs, whatever the machine has; workers get the same.
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-jobs:])
+def _side_by_side(data: Path, genesis: bytes) -> float:
+    """Return how long two audits with one job take at once, each on a core of its own, until both are done."""
+    cores = sorted(os.sched_getaffinity(0))[-2:]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        both = [pool.submit(_audit, data, genesis, 1, {core}) for core in cores]
+        return max(audit.result().took_s for audit in both)
+
+
+def _audit(data: Path, genesis: bytes, jobs: int, cores: set[int]) -> Audited:
+    # Workers get the same.
+    os.sched_setaffinity(0, cores)
     rss: list[int] = []
 
     def sample(progress: Progress) -> None:

@@ -66,6 +66,7 @@ def run() -> list[Figure]:
                 note=f"{_share(bare.single)}; {bare.arrays.records_per_s:,.0f} CDRs/s in posts of {ARRAY_CDRS}",
             ),
             *bench.intake_figures(bare, syncs),
+            *bench.building_figures(),
             *bench.outage_figures(),
             bench.memory_figure(),
             Figure("rules_us_per_record", "quality, energy and rules", measure_rules(), "us", target=5, at_most=True),
@@ -162,6 +163,33 @@ class Bench:
                 target=20,
                 at_most=True,
                 note=f"{bare.single.p99_ms:.1f} ms at the bare server",
+            ),
+        ]
+
+    def building_figures(self) -> list[Figure]:
+        """Return how fast an agent takes CDRs in that builds and hands in meanwhile, with a ledger in reach."""
+        beside = self._started("benchmarks.ingest_ledger", cores=self._other_cores)
+        with beside as (_, ledger), self._agent("building", ledger) as (process, url):
+            self._load(url, process.pid, cdrs=1, connections=1, seconds=0.0)
+            _await_metric(url, "ledger_agent_final_records_total", 1)
+            single = self._singles(url, process.pid)
+            built = _metric(url, BUILT)
+        return [
+            Figure(
+                "agent_building_posts_per_s",
+                "the same with a ledger in reach",
+                single.posts_per_s,
+                "/s",
+                target=12_000,
+                note=f"{_share(single)}; {built:,} built meanwhile",
+            ),
+            Figure(
+                "agent_building_p99_ms",
+                "answer to a post of one CDR, with a ledger in reach",
+                single.p99_ms,
+                "ms",
+                target=20,
+                at_most=True,
             ),
         ]
 
@@ -323,9 +351,12 @@ class Bench:
                     process.kill()
 
     def _loads(self, url: str, pid: int) -> Rounds:
-        single = [self._load(url, pid, cdrs=1, connections=SINGLE_CONNECTIONS) for _ in range(ROUNDS)]
+        single = self._singles(url, pid)
         arrays = [self._load(url, pid, cdrs=ARRAY_CDRS, connections=ARRAY_CONNECTIONS) for _ in range(ROUNDS)]
-        return Rounds(max(single), max(arrays))
+        return Rounds(single, max(arrays))
+
+    def _singles(self, url: str, pid: int) -> Round:
+        return max(self._load(url, pid, cdrs=1, connections=SINGLE_CONNECTIONS) for _ in range(ROUNDS))
 
     def _load(self, url: str, pid: int, *, cdrs: int, connections: int, seconds: float = ROUND_S) -> Round:
         """Post for a while from a process of its own."""

@@ -20,6 +20,7 @@ from ledger.genesis import Genesis
 from ledger.leveldb import LevelStore
 from ledger.rules.ruleset import RuleSet
 from ledger.store import Space, WriteBatch, height_key, record_key_row, space_range, transaction_key
+from node.api.notes import NOTES_ROW
 from tests.audit.chains import rules_of
 from tests.audit.tamper import Parts
 
@@ -210,6 +211,15 @@ def test_best_certificate_stands_in(copy: Path, genesis: Genesis, rules: RuleSet
     store.write(WriteBatch(puts=[(FINAL_CERTIFICATE, None)]))
     store.close()
     assert audit(copy, genesis, rules).ok
+
+
+def test_what_a_node_keeps_of_its_notes_is_no_matter_of_an_audit(copy: Path, genesis: Genesis, rules: RuleSet) -> None:
+    before = audit(copy, genesis, rules)
+    store = LevelStore(copy)
+    store.write(WriteBatch(puts=[(NOTES_ROW, b"anything")]))
+    store.close()
+    assert audit(copy, genesis, rules) == before
+    assert before.ok
 
 
 def test_a_directory_rolled_back_is_found_by_a_known_head(

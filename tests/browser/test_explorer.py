@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
@@ -178,6 +179,88 @@ async def test_search_goes_where_the_only_answer_is(page: Page, node: DevNode, t
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_contain_text("Transaction")
     await expect(page.locator("main")).to_contain_text(tx_ids[1])
+
+
+PERSONS = [
+    *["+49 30 901820", "+1", "0049 30 901820", "030/90 18 20", "(030) 901820", "030-901820", "12345/6", "212.555.0123"],
+    *["1 212 555 0123 ext. 7", "+49-30-901820;ext=7", "01234", "tel:112", "sip:alice@example.org"],
+    *["SIPS:bob", "alice@example.org", "٠١٢٣٤٥٦٧٨٩", "00493090182012345678"],
+]
+NO_PERSONS = ["1", "9999", "0x12345", "12ab34", "dev", "carrier-12345", f"{'12' * 32}/0", "1" * 40, "3,0", "#7", "5e1b"]
+HEIGHTS = ["12345", "1,234,567", "#4930901820", " 99999999999 ", "2125550123"]
+"""Or numbers: that depends on how many blocks there are."""
+
+
+async def kinds_of(page: Page, texts: list[str]) -> list[str]:
+    script = "async (texts) => texts.map((await import('./explorer/numbers.js')).kindOf)"
+    return list(await page.evaluate(script, texts))
+
+
+async def test_what_looks_like_a_person(page: Page, node: DevNode) -> None:
+    await show(page, node)
+    assert await kinds_of(page, PERSONS) == ["person"] * len(PERSONS)
+    assert await kinds_of(page, NO_PERSONS) == [""] * len(NO_PERSONS)
+    assert await kinds_of(page, HEIGHTS) == ["height"] * len(HEIGHTS)
+
+
+@pytest.mark.parametrize("text", [PERSONS[0], "sip:alice@example.org", "4930901820"])
+async def test_numbers_and_addresses_of_persons_stay_in_the_page(page: Page, node: DevNode, text: str) -> None:
+    asked: list[str] = []
+    await show(page, node)
+    page.on("request", lambda request: asked.append(request.url))
+    before = page.url
+    await page.get_by_role("searchbox").fill(text)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_contain_text("looks like a telephone number")
+    await expect(page.get_by_role("searchbox")).to_have_attribute("aria-invalid", "true")
+    await expect(page.get_by_role("searchbox")).to_be_focused()
+    assert page.url == before
+    # The address of the view is no way around it.
+    await page.goto("about:blank")
+    await show(page, node, f"search/{quote(text, safe='')}")
+    await expect(page.locator("main").get_by_role("alert")).to_contain_text("The chain holds neither")
+    assert [url for url in asked if "search" in url.partition("#")[0]] == []
+
+
+async def test_what_is_no_number_of_a_person_is_searched_for(page: Page, node: DevNode, tx_ids: list[str]) -> None:
+    await show(page, node)
+    field = page.get_by_role("searchbox")
+    await field.fill("12345")
+    await page.keyboard.press("Enter")
+    await expect(field).to_have_attribute("aria-invalid", "true")
+    # Typing takes the refusal back.
+    await field.fill("0x12345")
+    await expect(field).not_to_have_attribute("aria-invalid", "true")
+    async with page.expect_request("**/v1/search?q=0x12345"):
+        await page.keyboard.press("Enter")
+
+
+async def test_a_height_of_the_chain_is_no_number_of_a_person(page: Page, node: DevNode, tx_ids: list[str]) -> None:
+    async def be_long(route: Route) -> None:
+        response = await route.fetch()
+        document = await response.json()
+        document["head"]["height"] = 1_234_567
+        await route.fulfill(response=response, json=document)
+
+    await page.route("**/v1/head", be_long)
+    await show(page, node)
+    field = page.get_by_role("searchbox")
+    for text, sent in (("1,234,567", "1%2C234%2C567"), ("#12345", "%2312345")):
+        await field.fill(text)
+        async with page.expect_request(f"**/v1/search?q={sent}"):
+            await page.keyboard.press("Enter")
+    await field.fill("1234568")
+    await page.keyboard.press("Enter")
+    await expect(field).to_have_attribute("aria-invalid", "true")
+
+
+async def test_the_search_field_says_what_becomes_of_what_is_typed(page: Page, node: DevNode) -> None:
+    await show(page, node)
+    note = page.get_by_text("Sent to the node as typed.")
+    await expect(note).to_be_hidden()
+    await page.keyboard.press("/")
+    await expect(note).to_be_visible()
+    await expect(page.get_by_role("searchbox")).to_have_accessible_description(re.compile("No telephone numbers"))
 
 
 async def test_the_keyboard_reaches_everything(page: Page, node: DevNode, tx_ids: list[str]) -> None:

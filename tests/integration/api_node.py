@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,6 +218,11 @@ class ApiNode:
         if result.error is not None:
             raise result.error
         return [RecordRef(tx_id_of(transaction.envelope), index) for index in range(len(items))]
+
+    async def keep_rows(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.store.write(WriteBatch([*rows]))
 
     def promise_of(self, tx_id: bytes) -> Promise | None:
         for state, height in (

@@ -32,6 +32,7 @@ from node.config import Address, NodeConfig
 from node.development import make_development_chain
 from node.runtime import running_node
 from telephony import targets
+from telephony.turns import Turns
 from tests.telephony.agent_kit import GENESIS, KEY, NODES, SECRET, World, record_key
 
 ROOT = Path(__file__).parent.parent.parent
@@ -355,22 +356,17 @@ async def test_calls_that_come_one_by_one_while_no_node_answers_are_few_transact
     assert len(world.raws) == 5
 
 
-@pytest.mark.parametrize("is_without_end", [False, True])
-async def test_what_comes_in_goes_before_building(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_without_end: bool
-) -> None:
-    """While much comes in nothing is built, but for a batch now and then where it never ends."""
-    monkeypatch.setattr("telephony.agent.BUSY_PER_S", 0)
-    monkeypatch.setattr("telephony.agent.BUSY_SEEN_MS", 0)
+async def test_what_comes_in_goes_before_building(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is built while it is intake's turn."""
+    is_for_intake = True
+    monkeypatch.setattr(Turns, "is_for_intake", lambda *_: is_for_intake)
     monkeypatch.setattr("telephony.agent.REST_S", 0.01)
-    monkeypatch.setattr("telephony.agent.BUSY_S", 0.05 if is_without_end else 60.0)
     world = World(tmp_path)
     async with serving(FakeNode(world)) as url, agent_on(configure(tmp_path, url)) as (agent, proxy):
         await proxy.post(cdr(1))
-        if not is_without_end:
-            await asyncio.sleep(0.5)
-            assert agent.built == 0
-            monkeypatch.setattr("telephony.agent.BUSY_PER_S", 10**9)
+        await asyncio.sleep(0.5)
+        assert agent.built == 0
+        is_for_intake = False
         await until(lambda: agent.backlog == 0)
     assert len(world.counted) == 1
 
@@ -404,6 +400,7 @@ async def test_metrics_and_health_tell_how_it_is(tmp_path: Path) -> None:
             'ledger_agent_dead_records_total{stage="intake"} 1.0',
             "ledger_agent_backlog_records 2.0",
             "ledger_agent_dead_letters 1.0",
+            "ledger_agent_ingest_duration_seconds_count 1.0",
         ):
             assert line in metrics.splitlines()
         assert "ledger_agent_oldest_age_seconds" in metrics

@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from typer.testing import CliRunner
 
+from audit import history
 from audit.history import HistoryTree
 from audit.lognote import finality_of, origin_of
-from audit.notes import COSIGNATURE, SIGNATURES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
+from audit.notes import COSIGNATURE, NOTE_BYTES_MAX, SIGNATURES_MAX, LogKey, Note, NoteKey, parse_note, parse_tree_head
 from audit.since import Earlier, extend
 from audit.tiles import Tile, parse_tile, tile_bytes, tiles_of
 from ledger import merkle
-from ledger.errors import BadSignature, InvalidProof, StoreDamaged
+from ledger.errors import BadSignature, InvalidProof, StoreDamaged, StoreFull
+from ledger.genesis import genesis_to_json
 from ledger.store import MemoryStore, WriteBatch, height_key
-from node.api import ApiParts, make_app
-from node.api.tiles import COSIGNED_SHOWN_MS, TileReader
+from node.api import ApiParts, gathering, make_app
+from node.api.notes import COSIGNED_SHOWN_MS, NOTES_ROW
+from node.api.tiles import TileReader
 from node.cli.ledgerctl import app as ledgerctl
+from node.cli.verify import app as ledger_verify
 from node.client import ApiFault, Client
 from node.keyfile import new_token
 from node.light import ApiSource
@@ -32,6 +40,7 @@ from tests.audit.chains import FIVE, Cluster, govern, make_genesis, make_raw
 from tests.audit.test_tiles import root_by_tiles
 from tests.integration.openapi_check import check_answer
 from tests.integration.test_light_api import ChainNode
+from tests.node.test_verify_light import commands_of
 
 TOKEN, KEPT = new_token("witness", ["submit"])
 WITNESS_NAME = "witness.example/w1"
@@ -235,6 +244,59 @@ async def test_consistency_over_http(log: Log) -> None:
             assert (response.status, value["field"]) == (status, where)
 
 
+async def test_who_asks_while_the_history_is_gathered_is_told_to_come_back(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = ChainNode(log.cluster)
+    leaves = [merkle.leaf_hash(one) for one in HistoryTree(node.store, node.chain_id).block_ids(0, 20)]
+    expected = [(history.root_key(at), merkle.root(leaves[2 * at : 2 * at + 2])) for at in range(10)]
+    step, is_free = gathering._step, threading.Event()
+    monkeypatch.setattr(history, "CHUNK_LEAVES", 2)
+    monkeypatch.setattr(gathering, "CHUNK_LEAVES", 2)
+    monkeypatch.setattr(gathering, "MISSING_MAX", 4)
+    monkeypatch.setattr(gathering, "LOOK_S", 0.01)
+    monkeypatch.setattr(gathering, "_step", lambda context: step(context) if is_free.is_set() else [])
+    async with TestClient(TestServer(make_app(node, ApiParts())), auto_decompress=False) as client:
+        for path in ("/v1/light/history?height=1&size=20", "/v1/light/consistency?old=1&new=20"):
+            async with client.get(path) as response:
+                value = await response.json()
+                check_answer("get", path, response.status, response.content_type, value)
+                assert (response.status, value["field"]) == (503, "history")
+                assert "Retry-After" in response.headers
+        # A short history is no trouble, nor are the leaves.
+        async with client.get("/v1/light/history?height=1&size=9") as response:
+            assert response.status == 200
+        async with client.get("/tile/0/000.p/9") as response:
+            assert response.status == 200
+        is_free.set()
+        for _ in range(500):
+            if node.store.get(history.root_key(9)) is not None:
+                break
+            await asyncio.sleep(0.01)
+        async with client.get("/v1/light/consistency?old=1&new=20") as response:
+            assert response.status == 200
+    rows = list(node.store.scan(history.ROOTS_PREFIX, history.ROOTS_PREFIX + b"\xff" * 9))
+    assert rows == expected
+
+
+async def test_what_is_gathered_and_cannot_be_written_is_written_later(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = ChainNode(log.cluster)
+    node.failure = StoreFull("no room", where="disk")
+    monkeypatch.setattr(history, "CHUNK_LEAVES", 2)
+    monkeypatch.setattr(gathering, "LOOK_S", 0.01)
+    async with TestClient(TestServer(make_app(node, ApiParts())), auto_decompress=False):
+        await asyncio.sleep(0.2)
+        assert node.store.get(history.root_key(0)) is None
+        node.failure = None
+        for _ in range(500):
+            if node.store.get(history.root_key(9)) is not None:
+                break
+            await asyncio.sleep(0.01)
+    assert [node.store.get(history.root_key(at)) is not None for at in range(11)] == [True] * 10 + [False]
+
+
 # -- witnesses ---------------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +376,27 @@ async def test_cosignatures_that_are_not_taken(log: Log) -> None:
         await asyncio.to_thread(Client(log.url).post, "/v1/light/cosignatures", good, content_type="text/plain")
 
 
+async def test_cosignatures_outlast_a_restart(log: Log) -> None:
+    await log.push()
+    govern(log.cluster, slots=24)
+    shown = (await log.get("/checkpoint"))[1]
+    store = log.cluster.peers[0].store
+    for is_damaged in (False, True):
+        if is_damaged:
+            store.write(WriteBatch([(NOTES_ROW, b"nothing that can be read")]))
+        parts = ApiParts(log_key=log.key, witnesses=[log.witness.note_key], now_ms=lambda: log.now_ms[0])
+        app = make_app(ChainNode(log.cluster), parts)
+        async with (
+            TestClient(TestServer(app), auto_decompress=False) as client,
+            client.get("/checkpoint") as response,
+        ):
+            body = await response.read()
+        assert (body == shown, parse_tree_head(parse_note(body).text).size) == (
+            not is_damaged,
+            23 if is_damaged else 20,
+        )
+
+
 async def test_a_cosignature_counts_once_however_often_it_is_sent(log: Log) -> None:
     """A note has room for so many lines: who repeats one must not make it a note that nobody can read."""
     size = await log.push()
@@ -363,3 +446,46 @@ async def test_from_the_command_line_again_and_again(log: Log, monkeypatch: pyte
     done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [*options, "--token", TOKEN, "--every", "9"])
     assert (done.exit_code, slept, done.stdout.count("height 20 cosigned")) == (0, [9, 9, 9], 2)
     assert "error: it does not know this chain" in done.stderr
+
+
+async def test_the_commands_of_the_guide(log: Log, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As they stand there, but for what is the reader's own: addresses, the witness's key, the chain's age."""
+    _, (node, _), (push, pushed), (fetch, _), (verify, said) = commands_of("Notes and tiles")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LEDGERCTL_URL", log.url)
+    monkeypatch.setattr("time.sleep", interrupt)
+    keep(tmp_path / "token", TOKEN.encode())
+    keep(tmp_path / "genesis.json", genesis_to_json(log.cluster.genesis))
+    key, url = push[push.index("--key") + 1], push[3]
+    assert [node[node.index("--witnesses") + 1], verify[verify.index("--key") + 1]] == [key, key]
+    own = {key: log.witness.note_key.to_text(), url: log.witness_url}
+    done = await asyncio.to_thread(CliRunner().invoke, ledgerctl, [own.get(word, word) for word in push[1:]])
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [as_of(line) for line in done.stdout.splitlines()] == [as_of(line) for line in pushed]
+    *_, name, address = fetch
+    shown = await asyncio.to_thread(Client(log.url).get_bytes, urlsplit(address).path, bytes_max=NOTE_BYTES_MAX)
+    keep(tmp_path / name, shown)
+    # The voting set has changed since genesis: who checks the note followed the chain before.
+    point = f"5:{log.cluster.peers[0].engine.block_id_at(5).hex()}"
+    follow = [log.url, "--genesis", "genesis.json", "--since", point, "--save-checkpoint", "far.json"]
+    assert (await asyncio.to_thread(CliRunner().invoke, ledger_verify, follow)).exit_code == 0
+    words = [own.get(word, word) for word in verify[1:]]
+    checked = await asyncio.to_thread(CliRunner().invoke, ledger_verify, words)
+    assert (checked.exit_code, checked.stderr.count("\n")) == (0, 1)
+    assert [as_of(line) for line in checked.stdout.splitlines()] == [as_of(line) for line in said]
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a small file."""
+    path.write_bytes(data)
+
+
+def interrupt(seconds: int) -> None:
+    """Be the person who ends a command that goes on for ever."""
+    assert seconds == 60
+    raise KeyboardInterrupt
+
+
+def as_of(line: str) -> str:
+    """Return a line without heights, hashes, numbers of voting sets and times."""
+    return re.sub(r"\b(?:[0-9a-f]{4,}\.{0,3}(?![0-9a-z])|\d[-:\d]*\b)", "N", line)

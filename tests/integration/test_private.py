@@ -353,6 +353,24 @@ def look_everywhere(
     assert {where: found for where, found in told.items() if found} == {}
 
 
+def forget_the_rest(folder: Path, vault: Vault) -> None:
+    """Forget the letters of the other party too: then nothing that was planted is in the clear at the agent."""
+    home = folder / "agent"
+    vault.said("hold", "--subject", "-", "--reason", "dispute 17", "--who", "billing", stdin=CALLEE + "\n")
+    done = json.loads(vault.said("shred", "--subject", "-", "--reason", "letter 22", "--json", stdin=CALLEE + "\n"))
+    (spool, letters) = (done["spool"], done["dead_letters"])
+    assert (spool, done["spooled_documents"]) == (str(home / "spool"), 0)
+    # All that named the caller are gone with the caller: what is left is the element of an array.
+    (held,) = letters["held"]
+    assert letters == {"shredded": {}, "held": {held: "its digits or its name occur in it"}, "undecided": {}}
+    assert CALLEE.encode() in (home / "spool" / "dead" / "letters.jsonl").read_bytes()
+    assert f"dead letter {held} forgotten" in vault.said("release", "1", "--who", "legal")
+    files = files_in(home)
+    assert home / "spool" / "dead" / "letters.jsonl" in files
+    told = {str(path): told_in(data) for path, data in files.items()}
+    assert {where: found for where, found in told.items() if found} == {}
+
+
 def forget_and_verify(folder: Path, cluster: Cluster, vault: Vault, record: tuple[str, str], commitment: bytes) -> None:
     """Forget the caller, then the month; the chain verifies, and what is left is proven."""
     (key, month), disclosed = record, folder / "callee.json"
@@ -368,10 +386,11 @@ def forget_and_verify(folder: Path, cluster: Cluster, vault: Vault, record: tupl
     assert checked.stdout == f"callee is what the record was made with: {CALLEE}\n"
     refused = vault.run("disclose", key, "--field", "caller")
     assert (refused.returncode, "this field was shredded" in refused.stderr) == (1, True)
+    forget_the_rest(folder, vault)
     assert f"of period {month} forgotten" in vault.said("shred", "--period", month, "--reason", "audit over")
     shown = json.loads(vault.said("show", key, "--json"))
     assert shown["caller"].endswith(": letter of 21 November)")
-    assert shown["callee"].endswith(": audit over)")
+    assert shown["callee"].endswith(": letter 22)")
     for place in cluster.nodes:
         audit = run("verify", str(place.data), "--genesis", str(cluster.genesis_file))
         assert (audit.returncode, audit.stdout.startswith("OK")) == (0, True), audit.stdout + audit.stderr

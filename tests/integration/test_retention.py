@@ -14,6 +14,7 @@ from node.development import make_development_chain
 from node.keyfile import read_secret
 from node.retention import forget_what_is_over
 from node.runtime import running_node
+from telephony.dead_letters import DeadLetters, dead_letter
 from telephony.vault import Vault, VaultEntry
 from telephony.vault_keys import DAY_MS, period_of
 from tests.integration.test_agent import FakeNode, agent_on, configure, serving, until
@@ -48,13 +49,21 @@ def parts_in(directory: Path, secret: bytes = SECRET) -> dict[bytes, bool]:
 
 
 async def test_months_whose_time_is_over_are_forgotten(tmp_path: Path) -> None:
+    """Among the dead letters too."""
     fill(tmp_path / "spool" / "vault")
+    times_ms = [now_ms() - days * DAY_MS for days in (400, 1)]
+    letters = DeadLetters(tmp_path / "spool")
+    letters.add([dead_letter(b"%d" % at_ms, stage="intake", reason="x", time_ms=at_ms, kind=1) for at_ms in times_ms])
     month = period_of(now_ms() - 400 * DAY_MS)
     async with serving(FakeNode(World(tmp_path))) as url, agent_on(configure(tmp_path, url)) as (agent, _):
         await until(agent._vault.erasure.log)
         (done,) = agent._vault.erasure.log()
         assert (done.kind, done.what, done.records, done.held) == ("period", month, 1, 1)
         assert done.reason == f"retention: kept {DAYS} days after its month"
+        await until(lambda: agent.dead == 1)
+    letters.refresh()
+    assert [letter.time_ms for letter in letters] == times_ms[1:]
+    letters.close()
     assert parts_in(tmp_path / "spool" / "vault") == {OLD: False, HELD: True, NEW: True}
 
 

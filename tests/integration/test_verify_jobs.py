@@ -110,7 +110,7 @@ def stalled(original: Parts, genesis_file: Path, tmp_path: Path) -> Iterator[Sta
     pipe = tmp_path / "chain.export"
     os.mkfifo(pipe)
     process = subprocess.Popen(
-        command(pipe, genesis_file, "--jobs", 2, "--resume", tmp_path / "audit.state"),
+        command(pipe, genesis_file, "--jobs", 3, "--resume", tmp_path / "audit.state"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -137,6 +137,7 @@ def stalled(original: Parts, genesis_file: Path, tmp_path: Path) -> Iterator[Sta
 def test_a_worker_that_is_killed(stalled: Stalled) -> None:
     for worker in stalled.workers:
         os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: all(map(is_gone, stalled.workers)))
     stalled.go_on()
     status, out, err = stalled.end()
     assert (status, out) == (2, "")
@@ -150,7 +151,8 @@ def test_an_audit_that_is_interrupted(stalled: Stalled) -> None:
     assert (status, out) == (2, "")
     assert "ledger-verify: interrupted after height " in err
     assert "Go on with --resume " in err
-    assert all(map(is_gone, stalled.workers))
+    # One that was just being started ends with its input.
+    wait_until(lambda: all(map(is_gone, stalled.workers)))
 
 
 def test_an_audit_that_is_killed_leaves_no_worker(stalled: Stalled) -> None:

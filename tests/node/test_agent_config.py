@@ -80,11 +80,13 @@ async def test_every_metric_is_in_the_document(tmp_path: Path) -> None:
     folder = Folder(watched, agent.adapters.by_name["kamailio"], agent.intake.keep, steady_ms=steady_ms)
     registry.register(Metrics(agent, [folder]))
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    found = {sample.name for family in families for sample in family.samples}
+    found = {
+        family.name if family.type == "histogram" else sample.name for family in families for sample in family.samples
+    }
     found |= {"ledger_agent_node_failures", "ledger_agent_watch_waiting_bytes"}
     await agent.stop()
     table = (DOCS / "metrics.md").read_text().partition("\n## ledger-agent\n")[2]
-    rows = re.findall(r"^\| `(ledger_agent_\w+)(?:\{[^`]*)?` \| (gauge|counter) \|", table, re.MULTILINE)
+    rows = re.findall(r"^\| `(ledger_agent_\w+)(?:\{[^`]*)?` \| (gauge|counter|histogram) \|", table, re.MULTILINE)
     assert sorted(name for name, _ in rows) == sorted(found)
     assert [name for name, kind in rows if (kind == "counter") != name.endswith("_total")] == []
     assert set(re.findall(r"\bledger_agent_\w+", table)) == found

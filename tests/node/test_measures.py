@@ -14,7 +14,7 @@ from ledger.rules.flags import FLAGS
 from node import looplag
 from node.counters import VOTERS_MAX, Counters
 from node.disk import DAY_MS, SAMPLE_MS, SAMPLES_MAX, DiskUsage, DiskWatch, size_of
-from node.histogram import Histogram
+from telephony.histogram import Histogram
 from tests.ledger.ledger_samples import make_record
 
 BOUNDS = (0.1, 1.0, 10.0)

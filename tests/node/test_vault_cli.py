@@ -15,6 +15,10 @@ from ledger.commitment import PrivateField, check_field, make_private_part, part
 from ledger.errors import ConfigError, FieldError, InvalidProof, StoreLocked
 from node.cli.agent import app
 from node.cli.vault import months_in
+from telephony.adapters.base import Kind
+from telephony.dead_erasure import AS_PARTY, AS_TEXT, BY_ARRIVAL, BY_CALL, PERHAPS_NO_TEXT
+from telephony.dead_letters import DeadLetters, Letter, dead_letter
+from telephony.spool import Spool
 from telephony.vault import Vault, VaultEntry
 from tests.audit.receipt_world import PRIVATE, World, private_part
 
@@ -178,7 +182,10 @@ def test_holds_and_retention(commands: Commands) -> None:
     assert commands.said("retention") == "private parts are kept for ever\nnothing is due\n"
     assert "30 days after their month" in commands.said("retention", "--days", "30")
     said = commands.said("shred", "--period", "2026-11", "--reason", "audit over")
-    assert said == "1 record of period 2026-11 forgotten; 2 records kept by a hold until it is released\n"
+    assert said == (
+        "1 record of period 2026-11 forgotten; 2 records kept by a hold until it is released\n"
+        "dead letters were not looked at: no spool beside this vault, name it with --spool\n"
+    )
     assert json.loads(commands.said("show", key(1).hex(), "--json"))["caller"] == ANNA
     assert commands.said("release", "1", "--who", "legal") == "hold 1 is released\n"
     assert "by legal" in commands.said("holds")
@@ -191,6 +198,118 @@ def test_what_is_over_is_shredded(commands: Commands, monkeypatch: pytest.Monkey
     assert "due: 2026-11" in commands.said("retention", "--days", "365")
     assert "3 records of period 2026-11 forgotten" in commands.said("retention", "--apply")
     assert "nothing is due" in commands.said("retention")
+
+
+def cdr(caller: str, callee: str = BEN) -> bytes:
+    """Return a CDR that Kamailio's adapter reads."""
+    seconds = {"start_time": "1795231098.000", "end_time": "1795231128.000", "sip_code": "200"}
+    return json.dumps({**seconds, "call_id": "a@b.test", "from_tag": "a", "from": caller, "to": callee}).encode()
+
+
+SPOILT = tuple(
+    dead_letter(document, stage="intake", reason="because", time_ms=NOVEMBER_MS, kind=Kind.KAMAILIO)
+    for document in (cdr("020 7183 8750"), b'{"to": "+44 20 7183 8750', b"\xff\xfe\xfd", cdr("+12025550123"))
+)
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Commands:
+    """Return commands on the vault in the spool of an agent that has stopped, with dead letters."""
+    spool = Spool(tmp_path, reserve_bytes=0)
+    spool.append([(Kind.KAMAILIO, cdr(ANNA))], time_ms=NOVEMBER_MS)
+    spool.advance(spool.end)
+    spool.close()
+    letters = DeadLetters(tmp_path)
+    letters.add(SPOILT)
+    letters.close()
+    return Commands(tmp_path)
+
+
+def bytes_in(folder: Path) -> bytes:
+    """Return every byte below a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def test_nothing_of_a_forgotten_subject_is_left_in_the_agents_directory(agents: Commands, tmp_path: Path) -> None:
+    """Not among the dead letters, nor in the segments that records were made of."""
+    read, cut, no_text, other = (one.id for one in SPOILT)
+    ask = ("shred", "--subject", ANNA, "--region", "GB", "--reason", "letter 9")
+    planned = json.loads(agents.said(*ask, "--dry-run", "--json"))
+    assert (planned["dry_run"], planned["records"], planned["held"]) == (True, 2, 0)
+    assert {one.id for one in DeadLetters(tmp_path)} == {read, cut, no_text, other}
+    assert json.loads(agents.said("show", key(1).hex(), "--json"))["caller"] == ANNA
+    assert "2 dead letters to be forgotten" in agents.said(*ask, "--dry-run")
+    done = json.loads(agents.said(*ask, "--json"))
+    assert {name: planned[name] for name in ("records", "held", "what", "dead_letters", "spool")} == {
+        name: done[name] for name in ("records", "held", "what", "dead_letters", "spool")
+    }
+    assert done["dead_letters"] == {
+        "shredded": {read: AS_PARTY, cut: AS_TEXT},
+        "held": {},
+        "undecided": {no_text: PERHAPS_NO_TEXT},
+    }
+    assert (done["spool"], done["spooled_documents"]) == (str(tmp_path), 0)
+    left = bytes_in(tmp_path)
+    for written in (b"7183", b"8750", b"07183", b"71838750"):
+        assert written not in left
+    assert b"+12025550123" in left
+    again = agents.said(*ask)
+    assert "0 dead letters forgotten\n1 dead letter left for you" in again
+    assert f"  {no_text}  {PERHAPS_NO_TEXT}\n" in again
+
+
+def test_what_waits_in_the_spool_is_told(agents: Commands, tmp_path: Path) -> None:
+    spool = Spool(tmp_path, reserve_bytes=0)
+    spool.append(
+        [(Kind.KAMAILIO, cdr(number)) for number in (ANNA, "+12025550123", "020 7183 8750")], time_ms=NOVEMBER_MS
+    )
+    spool.close()
+    said = agents.said("shred", "--subject", ANNA, "--region", "GB", "--reason", "letter 9")
+    # With the one before it in its segment, of which a record was made.
+    assert said.splitlines()[-1].startswith("3 in the spool, not records yet: start the agent")
+
+
+def test_a_subject_of_dead_letters_alone_can_be_forgotten(agents: Commands, tmp_path: Path) -> None:
+    DeadLetters(tmp_path).add([dead_letter(b"x +49301234567", stage="intake", reason="x", time_ms=1, kind=1)])
+    ask = ("shred", "--reason", "letter 10", "--subject")
+    said = agents.said(*ask, "+49301234567").splitlines()
+    assert re.fullmatch("0 records of subject [0-9a-f]{32} forgotten", said[0])
+    assert said[1] == "1 dead letter forgotten"
+    DeadLetters(tmp_path).add([Letter("dropped", SPOILT[2].id, 1)])
+    assert "Nothing was forgotten" in str(agents.refused(*ask, "+49301234568").hint)
+
+
+def test_holds_and_retention_are_for_dead_letters_too(
+    agents: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents.said("hold", "--subject", ANNA, "--region", "GB", "--reason", "dispute 17", "--who", "billing")
+    said = agents.said("shred", "--subject", ANNA, "--region", "GB", "--reason", "letter 9")
+    assert "2 dead letters kept by a hold until it is released" in said
+    assert len(DeadLetters(tmp_path)) == 4
+    released = agents.said("release", "1", "--who", "legal", "--region", "GB").splitlines()
+    assert released == ["hold 1 is released", *(f"dead letter {one.id} forgotten" for one in SPOILT[:2])]
+    monkeypatch.setattr("node.cli.vault._now_ms", lambda: NOVEMBER_MS + 400 * 86_400_000)
+    assert "2 dead letters to be forgotten" in agents.said("retention", "--days", "365")
+    assert "2 dead letters forgotten" in agents.said("retention", "--apply")
+    assert len(DeadLetters(tmp_path)) == 0
+    assert b"+12025550123" not in bytes_in(tmp_path)
+
+
+def test_the_spool_is_named_or_in_the_configuration_where_the_vault_is_elsewhere(
+    agents: Commands, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    agents.folder = (tmp_path / "vault").rename(elsewhere / "vault")
+    config = tmp_path / "agent.toml"
+    config.write_text(f'spool = "{tmp_path}"\nregion = "GB"\n')
+    ask = ("shred", "--period", "2026-11", "--reason", "audit over", "--json")
+    assert json.loads(agents.said(*ask, "--dry-run"))["spool"] is None
+    assert json.loads(agents.said(*ask, "--dry-run", "--spool", str(tmp_path)))["spool"] == str(tmp_path)
+    assert isinstance(agents.refused(*ask, "--spool", str(elsewhere)), ConfigError)
+    done = json.loads(agents.said(*ask, "--config", str(config)))
+    assert set(done["dead_letters"]["shredded"]) == {one.id for one in SPOILT}
+    assert set(done["dead_letters"]["shredded"].values()) == {BY_CALL, BY_ARRIVAL}
 
 
 @pytest.mark.parametrize(

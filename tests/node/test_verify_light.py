@@ -368,19 +368,17 @@ def test_the_commands_of_the_guide(
 
 
 def test_the_note_of_the_guide(run: Run, sources: dict[str, PeerSource], genesis: Genesis) -> None:
-    keygen, node, push, (verify, said) = commands_of("Notes and tiles")
+    keygen, node, _, _, (verify, said) = commands_of("Notes and tiles")
     assert CliRunner().invoke(ledgerctl, keygen[0][1:]).exit_code == 0
     name = verify[-1].partition("+")[0]
     note = make_note(sources[A].final(), read_log_key(Path("log.pem")))
     witness = LogKey.generate()
     Path("note").write_bytes(note.signed(witness.cosign(note.text, name, 1_795_250_000)).to_bytes())
     assert run(A, "--since", block_at(sources[A], 5), "--save-checkpoint", "far.json")[0] == 0
-    status, out, _ = run(*verify[1:-1], witness.note_key(name, COSIGNATURE).to_text(), "--since", "far.json")
+    status, out, _ = run(*verify[1:-1], witness.note_key(name, COSIGNATURE).to_text())
     assert (status, [as_in_the_guide(out.rstrip())]) == (0, [as_in_the_guide(line) for line in said])
     options = {option for parameter in typer.main.get_command(ledgerd).params for option in parameter.opts}
     assert {word for word in node[0] if word.startswith("--")} <= options
-    pushes = typer.main.get_command(ledgerctl).commands["witness"].commands["push"]
-    assert {word for word in push[0] if word.startswith("--")} <= {one for each in pushes.params for one in each.opts}
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------

@@ -100,6 +100,21 @@ async def test_what_is_on_disk_is_accepted() -> None:
     assert (desk.intake.counters.spooled, desk.intake.counters.refused) == (3, 0)
 
 
+async def test_how_long_posts_take_is_counted_whatever_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    clock_s = iter((1.0, 1.003, 2.0, 3.5, 4.0, 10.0))
+    monkeypatch.setattr("telephony.agent_http.time.perf_counter", lambda: next(clock_s))
+    for body, status in ((CDR, 202), (BAD, 400)):
+        assert (await desk.ask(body))[0].status == status
+    desk.writer.failure = StoreFull("full")
+    assert (await desk.ask(CDR))[0].status == 507
+    # What is refused by its head, and pages, are none.
+    assert (await desk.ask(CDR, authorization="Bearer wrong"))[0].status == 401
+    counts = dict(desk.app.answer_s.buckets())
+    assert (counts["0.002"], counts["0.005"], counts["1.0"], counts["2.0"], counts["5.0"]) == (0, 1, 1, 2, 2)
+    assert (counts["+Inf"], desk.app.answer_s.sum) == (3, pytest.approx(7.503))
+
+
 async def test_more_than_a_turn_takes_are_spooled_all_the_same() -> None:
     desk = Desk()
     count = TURN_RECORDS * 2 + 1
