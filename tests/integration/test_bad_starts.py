@@ -30,6 +30,9 @@ from node.localnet import LocalNode, stop_all
 from tests.integration.cluster_kit import Feeder, is_final, wait_until, wall_ms
 from tests.integration.fault_kit import small_disk
 
+# The chain of a stopped node, and the process that starts others, are made once.
+pytestmark = pytest.mark.xdist_group("bad-starts")
+
 ROOT = Path(__file__).parents[2]
 MEMBERS = ("alpha", "beta")
 SECONDS_MAX = 60
