@@ -328,7 +328,7 @@ def copy_for_audit(path: Path | str, to: Path | str) -> None:
     lock_fd = -1
     try:
         if (source / "LOCK").exists():
-            lock_fd = _flock(source / "LOCK", os.O_RDONLY)
+            lock_fd = _flock(source / "LOCK", os.O_RDONLY, fcntl.LOCK_SH)
         target.mkdir(parents=True)
         for name in ("FORMAT", "db", "segments"):
             _copy(source / name, target / name)
@@ -376,11 +376,14 @@ def _lock(path: Path) -> int:
     return fd
 
 
-def _flock(path: Path, flags: int) -> int:
-    """Return a locked descriptor of ``path``, or raise StoreLocked naming the process that has it."""
+def _flock(path: Path, flags: int, kind: int = fcntl.LOCK_EX) -> int:
+    """Return a locked descriptor of ``path``, or raise StoreLocked naming the process that has it.
+
+    kind: LOCK_EX, or LOCK_SH for those who only read.
+    """
     fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
         os.close(fd)

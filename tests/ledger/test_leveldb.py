@@ -1,6 +1,7 @@
 """What can go wrong with files: each fault is named and costs nothing that was acknowledged."""
 
 import errno
+import fcntl
 import os
 import random
 import shutil
@@ -293,6 +294,15 @@ def test_a_second_opening_names_the_process_that_was_first(path: Path) -> None:
     assert not (path.parent / "copy").exists()
     check_steps(store, 10)
     store.close()
+    LevelStore(path).close()
+
+
+def test_two_may_copy_at_once_and_nobody_opens_meanwhile(path: Path, tmp_path: Path) -> None:
+    with (path / "LOCK").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        copy_for_audit(path, tmp_path / "copy")
+        with pytest.raises(StoreLocked):
+            LevelStore(path)
     LevelStore(path).close()
 
 
