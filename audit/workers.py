@@ -24,8 +24,9 @@ from ledger.codec import decode_loose, encode
 from ledger.errors import Unfinished
 from ledger.genesis import Genesis
 
-HELD_MAX: Final = 12
-"""Batches that a worker has at hand: a tenth of a second of work, in which the auditor gets through a large block."""
+HELD_MAX: Final = 24
+"""Batches that a worker has at hand: a tenth of a second of work, in which the auditor gets through that part of a large
+block that is done in order."""
 PIPE_BYTES: Final = 1 << 20
 """Of each pipe to and from a worker."""
 END_S: Final = 5.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from audit.report import Progress
 from audit.source import DirectorySource
 from audit.verify import verify_chain
-from benchmarks.processes import rss_bytes
+from benchmarks.processes import own_bytes
 from benchmarks.report import Figure
 from benchmarks.solo import fill_chain
 from benchmarks.traffic import DAY_RECORDS, prepare_records
@@ -36,7 +36,7 @@ class Audited:
 
     Attributes:
         cpu_s: of the process and its workers.
-        first_rss: bytes resident after FIRST_RECORDS, and ``last_rss``, the most that were from there to the end.
+        first_rss: bytes of its own after FIRST_RECORDS; ``last_rss``: the most that were from there to the end.
     """
 
     records: int
@@ -132,7 +132,7 @@ def _audit(data: Path, genesis: bytes, jobs: int, cores: set[int]) -> Audited:
 
     def sample(progress: Progress) -> None:
         if progress.records >= FIRST_RECORDS:
-            rss.append(rss_bytes(os.getpid()))
+            rss.append(own_bytes(os.getpid()))
 
     started, cpu_started = time.perf_counter(), _cpu_s()
     with closing(DirectorySource(data)) as source:

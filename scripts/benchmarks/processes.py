@@ -51,6 +51,12 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
 
 
+def own_bytes(pid: int) -> int:
+    """Return how much memory of a process is resident and its own: no pages of files, which can be read again."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds of a process, all its threads together, in its own code and in the system's."""
     # The name in parentheses may hold spaces; fields count from after it.
