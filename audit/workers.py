@@ -25,8 +25,8 @@ from ledger.errors import Unfinished
 from ledger.genesis import Genesis
 
 HELD_MAX: Final = 24
-"""Batches that a worker has at hand: a tenth of a second of work, in which the auditor gets through that part of a large
-block that is done in order."""
+"""Batches that a worker has at hand: a tenth of a second of work, in which the auditor gets through the part of a large
+block that goes in order."""
 PIPE_BYTES: Final = 1 << 20
 """Of each pipe to and from a worker."""
 END_S: Final = 5.0
