@@ -43,9 +43,19 @@ class Letters:
             return find_letters(letters, self.reader, target, self.held) if letters is not None else Report()
 
     def shred(self, target: Target, now_ms: int) -> Report:
-        """Forget the dead letters that are meant, but for those that a hold keeps. Raises StoreError."""
-        from telephony.dead_erasure import Report, shred_letters
+        """Forget the dead letters that are meant, but for those that a hold keeps, and what of the spool is done with.
 
+        Raises StoreError.
+        """
+        from telephony.dead_erasure import Report, shred_letters
+        from telephony.spool import Spool
+
+        if self.spool is not None:
+            opened = Spool(self.spool)
+            try:
+                opened.retire()
+            finally:
+                opened.close()
         with self._opened() as letters:
             if letters is None:
                 return Report()
@@ -70,7 +80,8 @@ class Letters:
             return 0
         opened, count = Spool(self.spool), 0
         try:
-            opened.retire()
+            if opened.cursor.sequence == opened.end.sequence:
+                return 0
             # A segment stays, in the clear, until all of it is records: so from its begin, not from the cursor.
             position = Position(opened.cursor.segment, 0, opened.cursor.segment)
             while True:

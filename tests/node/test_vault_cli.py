@@ -234,7 +234,9 @@ def test_nothing_of_a_forgotten_subject_is_left_in_the_agents_directory(agents: 
     """Not among the dead letters, nor in the segments that records were made of."""
     read, cut, no_text, other = (one.id for one in SPOILT)
     ask = ("shred", "--subject", ANNA, "--region", "GB", "--reason", "letter 9")
+    spool = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     planned = json.loads(agents.said(*ask, "--dry-run", "--json"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == spool
     assert (planned["dry_run"], planned["records"], planned["held"]) == (True, 2, 0)
     assert {one.id for one in DeadLetters(tmp_path)} == {read, cut, no_text, other}
     assert json.loads(agents.said("show", key(1).hex(), "--json"))["caller"] == ANNA
