@@ -126,6 +126,8 @@ class Forgery:
     ) -> CertificatePart:
         """Return the signatures of a set's producers, by default its first quorum, on a link."""
         places = sorted(range(voting_set.quorum) if signers is None else signers)
+        if not places:
+            raise Unfit("a part that nobody signed has no encoding")
         digest = digest_of(chain_id_of(self.parts.genesis), link)
         signatures = [self.keys[voting_set.producers[i].key_id].sign(digest) for i in places]
         bitmap = void_bitmap(places, len(voting_set.producers))

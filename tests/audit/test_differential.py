@@ -64,6 +64,11 @@ def test_a_mutant_follows_from_its_seed() -> None:
         assert receipt_mutant(seed) == receipt_mutant(seed)
 
 
+def test_a_quorum_of_one_less_one_signs_nothing() -> None:
+    """Seed 905729 once forged such a certificate, and then could not read it."""
+    assert mutant(905_729)
+
+
 def test_every_kind_is_drawn() -> None:
     assert {mutant(seed)[0] for seed in range(360)} == set(KINDS)
 
