@@ -206,10 +206,10 @@ _PARSERS: Final[dict[str, Callable[[Any, str], Any]]] = {
 
 def run_agent(config: AgentConfig) -> int:
     """Run an agent until SIGTERM or SIGINT; return the exit status. Raises LedgerError where it cannot start."""
-    # What a batch makes goes without a collector, for it holds no cycles: by default a replay spends a tenth of its
-    # CPU time on looking through it again and again.
     # Building is long stretches of Python in a thread of its own: it gives way to an answer sooner than by default.
     sys.setswitchinterval(SWITCH_S)
+    # What a batch makes goes without a collector, for it holds no cycles: by default a replay spends a tenth of its
+    # CPU time on looking through it again and again.
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     try:
