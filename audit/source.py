@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 from audit.export import ExportReader
 from audit.raw import Head, RawBlock, RawFinality, read_finality, read_head, read_raw_block
+from ledger.data_directory import copy_for_audit
 from ledger.errors import LedgerError, StoreDamaged, StoreError, StoreLocked
-from ledger.leveldb import LevelStore, copy_for_audit, damaged_files
+from ledger.leveldb import LevelStore, damaged_files
 from ledger.store import Store
 
 TIMEOUT_S: Final = 30
@@ -68,13 +69,13 @@ class ChainSource(ABC):
 
 
 class DirectorySource(ChainSource):
-    """A node's data directory: a copy of it is opened, for opening rewrites files, and evidence stays as it is.
+    """A node's data directory. What opening would rewrite is copied first: evidence stays as it is.
 
     Use as a context manager or call ``close``: it removes the copy.
     """
 
     def __init__(self, path: Path) -> None:
-        """Copy the data directory at ``path``.
+        """Copy of the data directory at ``path`` all but the bodies, which are read where they are.
 
         Raises StoreLocked where a node has it open, StoreDamaged where it cannot be opened, StoreError where it
         holds no store.
@@ -106,7 +107,7 @@ class DirectorySource(ChainSource):
         with self._naming_damage():
             if not (self._copy / "FORMAT").exists():
                 raise StoreDamaged("the file is missing", where=str(self._copy / "FORMAT"))
-            self.store = LevelStore(self._copy, create=False, reserve_bytes=0)
+            self.store = LevelStore(self._copy, create=False, reserve_bytes=0, evidence=self._path)
             for _ in self.store.scan(b"", b"\xff"):
                 pass
             self.head = read_head(self.store, chain_id)

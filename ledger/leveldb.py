@@ -2,8 +2,7 @@
 
 ::
 
-    DIR/FORMAT               "ledgerd store 1": written last when a store is made; other versions are refused
-    DIR/LOCK                 locked (flock) by the process that has the store open, with its pid
+    DIR/FORMAT, DIR/LOCK     see ``ledger.data_directory``
     DIR/db/                  LevelDB
     DIR/segments/%08d.seg    bodies, in the order of their arrival, each in a frame
 
@@ -17,10 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
-import shutil
 import struct
 import sys
 import threading
@@ -34,10 +31,10 @@ if sys.version_info >= (3, 12):
 else:
     import plyvel
 
-from ledger.errors import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
-from ledger.segments import FREE_ROOM, FULL, REPAIR, Segments, from_os, sync_directory, write_all
+from ledger.data_directory import check_format, lock, write_format
+from ledger.errors import StoreDamaged, StoreError, StoreFull
+from ledger.segments import FREE_ROOM, FULL, REPAIR, Segments, from_os, sync_directory
 from ledger.store import (
-    FORMAT_VERSION,
     Space,
     Store,
     WriteBatch,
@@ -61,7 +58,6 @@ SCAN_ROWS: Final = 128
 DROP_ROWS: Final = 10_000
 """Rows deleted in one batch by ``drop_range``."""
 
-_FORMAT_LINE: Final = "ledgerd store "
 _TAIL: Final = struct.Struct(">II")
 """Segment, offset."""
 
@@ -89,11 +85,20 @@ class LevelStore(Store):
     Safe for one writing and many reading threads.
     """
 
-    def __init__(self, path: Path | str, *, create: bool = True, reserve_bytes: int = RESERVE_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        create: bool = True,
+        reserve_bytes: int = RESERVE_BYTES,
+        evidence: Path | None = None,
+    ) -> None:
         """Open the store in ``path``, or make one there.
 
         create: where False, a directory without a store raises StoreError.
         reserve_bytes: writes leave at least this much room on the disk.
+        evidence: the data directory that ``path`` is a copy of by ``copy_for_audit``. The bodies are read there,
+            nothing there changes, and every write raises StoreError.
 
         Raises StoreLocked, StoreVersion, StoreDamaged or StoreFull, each saying what to do.
         """
@@ -109,10 +114,10 @@ class LevelStore(Store):
             raise StoreError("there is no store here", where=str(self._path))
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            self._lock_fd = _lock(self._path)
+            self._lock_fd = lock(self._path)
         except OSError as error:
             raise from_os(error, self._path) from error
-        self._segments = Segments(self._path / "segments")
+        self._segments = Segments((evidence or self._path) / "segments", is_evidence=evidence is not None)
         try:
             self._open()
         except OSError as error:
@@ -124,9 +129,9 @@ class LevelStore(Store):
 
     def _open(self) -> None:
         """Check the version, open both halves, and cut off what a crash left."""
-        fresh = not _check_format(self._path)
-        for directory in (self._path / "db", self._path / "segments"):
-            directory.mkdir(exist_ok=True)
+        fresh = not check_format(self._path)
+        (self._path / "db").mkdir(exist_ok=True)
+        self._segments.make_directory()
         self._db = _open_database(self._path / "db", create=fresh)
         rows = self._own_rows()
         if fresh:
@@ -134,7 +139,7 @@ class LevelStore(Store):
             if rows:
                 raise StoreDamaged("the file FORMAT is missing", where=str(self._path), hint=REPAIR)
             sync_directory(self._path / "db")
-            _write_format(self._path)
+            write_format(self._path)
         self._sequence = int.from_bytes(rows.get(_SEQUENCE_KEY, b""), "big")
         tail = rows.get(_TAIL_KEY)
         sizes = {
@@ -195,6 +200,8 @@ class LevelStore(Store):
         """Refuse a write without room or after ``close``; replace a database handle that failed to write."""
         if self._closed:
             raise StoreError("the store is closed", where=str(self._path))
+        if self._segments.is_evidence:
+            raise StoreError("the store is open for reading alone", where=str(self._path))
         failed = self._undo is not None
         _check_room(self._path, max(room_bytes, RECOVERY_BYTES if failed else 0))
         if failed or self._db is None:
@@ -314,31 +321,6 @@ class LevelStore(Store):
             os.close(self._lock_fd)
 
 
-def copy_for_audit(path: Path | str, to: Path | str) -> None:
-    """Copy the data directory ``path`` to the new directory ``to``, changing nothing in ``path``.
-
-    Opening a store rewrites some of its files, so whoever examines one opens a copy. Raises StoreLocked where
-    a node has it open, StoreError where ``path`` holds no store or ``to`` exists, StoreFull.
-    """
-    source, target = Path(path), Path(to)
-    if not (source / "db").is_dir():
-        raise StoreError("there is no store here", where=str(source))
-    if target.exists():
-        raise StoreError("the copy needs a new directory, and this exists", where=str(target))
-    lock_fd = -1
-    try:
-        if (source / "LOCK").exists():
-            lock_fd = _flock(source / "LOCK", os.O_RDONLY, fcntl.LOCK_SH)
-        target.mkdir(parents=True)
-        for name in ("FORMAT", "db", "segments"):
-            _copy(source / name, target / name)
-    except OSError as error:
-        raise from_os(error, error.filename or target) from error
-    finally:
-        if lock_fd >= 0:
-            os.close(lock_fd)
-
-
 def damaged_files(db: Path) -> list[str]:
     """Return the files of a LevelDB directory in which damage is found, by making LevelDB repair it.
 
@@ -349,90 +331,6 @@ def damaged_files(db: Path) -> list[str]:
     logs = b"".join((db / name).read_bytes() for name in ("LOG.old", "LOG") if (db / name).exists())
     found = re.findall(r"(?:Table #(\d+)|([\w.-]+)): .*Corruption", logs.decode("utf-8", "replace"))
     return sorted({str(db / (name or f"{int(table):06d}.ldb")) for table, name in found})
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file, or a directory's files; follow nothing that leads elsewhere."""
-    if source.is_symlink() or not source.exists():
-        return
-    if source.is_file():
-        shutil.copyfile(source, target)
-        return
-    target.mkdir()
-    for entry in sorted(source.iterdir()):
-        if entry.is_file() and not entry.is_symlink():
-            shutil.copyfile(entry, target / entry.name)
-
-
-def _lock(path: Path) -> int:
-    """Return a descriptor that holds the lock of the data directory, with our pid in it."""
-    fd = _flock(path / "LOCK", os.O_RDWR | os.O_CREAT)
-    try:
-        os.ftruncate(fd, 0)
-        write_all(fd, b"%d\n" % os.getpid(), 0)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _flock(path: Path, flags: int, kind: int = fcntl.LOCK_EX) -> int:
-    """Return a locked descriptor of ``path``, or raise StoreLocked naming the process that has it.
-
-    kind: LOCK_EX, or LOCK_SH for those who only read.
-    """
-    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise StoreLocked(
-            f"process {pid or 'unknown'} has this data directory open",
-            where=str(path.parent),
-            hint="Stop that process first; a running node is audited over its API or from an export",
-        ) from error
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check_format(path: Path) -> bool:
-    """Return whether a store of our version is here; raise StoreVersion for another."""
-    try:
-        text = (path / "FORMAT").read_bytes()[:100].decode("ascii", "replace")
-    except FileNotFoundError:
-        return False
-    if text == f"{_FORMAT_LINE}{FORMAT_VERSION}\n":
-        return True
-    number = text.removeprefix(_FORMAT_LINE).removesuffix("\n")
-    if text != f"{_FORMAT_LINE}{number}\n" or not number.isdecimal():
-        raise StoreDamaged("this is no format line", where=str(path / "FORMAT"), actual=text, hint=REPAIR)
-    newer = int(number) > FORMAT_VERSION
-    raise StoreVersion(
-        "the store is of another format version",
-        where=str(path),
-        expected=FORMAT_VERSION,
-        actual=number,
-        hint="Run the newer program that wrote it"
-        if newer
-        else "Delete it and let the node sync again from its peers, or run the older program that wrote it",
-    )
-
-
-def _write_format(path: Path) -> None:
-    """Write the format line so that it is there whole or not at all, and survives a crash."""
-    temporary = path / "FORMAT.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        write_all(fd, f"{_FORMAT_LINE}{FORMAT_VERSION}\n".encode("ascii"), 0)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(path / "FORMAT")
-    sync_directory(path)
-    sync_directory(path.parent)
 
 
 def _open_database(path: Path, *, create: bool) -> Any:

@@ -38,8 +38,10 @@ _CHECKED: Final = struct.Struct(">I32s")
 class Segments:
     """The segment files: one writer, any number of readers."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, is_evidence: bool = False) -> None:
+        """Open nothing yet. ``is_evidence``: the files belong to somebody else, and are read alone."""
         self._directory = directory
+        self.is_evidence = is_evidence
         self.tail = (0, 0)
         """Last segment and where what counts in it ends; moved by the owner after the commit."""
         self._fd = -1
@@ -49,8 +51,13 @@ class Segments:
         """Return the file of ``segment``, counted from 0."""
         return self._directory / f"{segment:08d}.seg"
 
+    def make_directory(self) -> None:
+        """Make the directory where it is not there. Raises OSError."""
+        if not self.is_evidence:
+            self._directory.mkdir(exist_ok=True)
+
     def recover(self, tail: tuple[int, int], sizes: dict[int, int]) -> None:
-        """Cut back to ``tail`` and check that every segment is as long as it was.
+        """Check that every segment is as long as it was, and cut back to ``tail``; evidence is not cut.
 
         sizes: what counts in each earlier segment. Raises StoreDamaged naming the file.
         """
@@ -58,7 +65,7 @@ class Segments:
         last, end = tail
         for segment, size in [*sorted(sizes.items()), *([tail] if end else [])]:
             path = self.path(segment)
-            found = path.stat().st_size if path.exists() else None
+            found = path.stat().st_size if path.is_file() else None
             if found is None or found < size:
                 raise StoreDamaged(
                     "a segment is missing" if found is None else "a segment ends too early",
@@ -67,6 +74,8 @@ class Segments:
                     actual="" if found is None else f"{found} bytes",
                     hint=REPAIR,
                 )
+        if self.is_evidence:
+            return
         for path in self._directory.glob("*.seg"):
             if path.stem.isdecimal() and int(path.stem) > last:
                 path.unlink()
@@ -128,9 +137,11 @@ class Segments:
         segment, offset, length = POINTER.unpack(pointer)
         path = self.path(segment)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # A pipe by the name of a segment must not keep anyone waiting.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                frame = os.pread(fd, _FRAME.size + length, offset)
+                # No more than there is: a forged pointer asks for gigabytes.
+                frame = os.pread(fd, min(_FRAME.size + length, os.fstat(fd).st_size), offset)
             finally:
                 os.close(fd)
         except FileNotFoundError as error:

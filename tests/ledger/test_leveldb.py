@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ledger.data_directory import copy_for_audit
 from ledger.errors import StoreDamaged, StoreError, StoreFull, StoreLocked, StoreVersion
-from ledger.leveldb import LevelStore, copy_for_audit, plyvel
+from ledger.leveldb import LevelStore, plyvel
+from ledger.segments import POINTER
 from ledger.store import Space, WriteBatch, height_key, key, space_range
 
 HEAD = key(Space.META, b"head")
@@ -314,13 +317,79 @@ def test_a_second_process_is_refused(path: Path) -> None:
     assert f"StoreLocked: {path}: process {os.getpid()} has this data directory open" in second.stderr
 
 
-def test_a_copy_opens_and_the_original_stays_as_it_was(path: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def evidence(path: Path, tmp_path: Path) -> Iterator[LevelStore]:
+    """The store of ten steps with bytes that a crash left behind its end, opened as whoever examines it does."""
+    with (path / "segments" / "00000000.seg").open("ab") as segment:
+        segment.write(b"torn")
+    (path / "segments" / "00000001.seg").write_bytes(b"never acknowledged")
+    copy_for_audit(path, tmp_path / "copy")
+    store = LevelStore(tmp_path / "copy", create=False, evidence=path)
+    yield store
+    store.close()
+
+
+def test_evidence_is_read_and_stays_as_it_was(path: Path, evidence: LevelStore) -> None:
+    before = files(path)
+    check_steps(evidence, 10)
+    with pytest.raises(StoreError, match="for reading alone"):
+        evidence.write(step(10))
+    with pytest.raises(StoreError, match="for reading alone"):
+        evidence.drop_range(*HEIGHTS)
+    check_steps(evidence, 10)
+    evidence.close()
+    assert files(path) == before
+
+
+def test_bodies_are_not_copied(evidence: LevelStore, tmp_path: Path) -> None:
+    assert {file.name for file in (tmp_path / "copy").iterdir()} == {"FORMAT", "LOCK", "db"}
+
+
+def test_evidence_is_read_on_while_its_node_runs_again(path: Path, evidence: LevelStore) -> None:
+    node = LevelStore(path)
+    for number in range(10, 30):
+        node.write(step(number))
+    check_steps(evidence, 10)
+    check_steps(node, 30)
+    node.close()
+
+
+def test_evidence_that_lacks_the_end_of_a_segment_is_damaged(path: Path, tmp_path: Path) -> None:
+    segment = path / "segments" / "00000000.seg"
+    os.truncate(segment, segment.stat().st_size - 1)
     before = files(path)
     copy_for_audit(path, tmp_path / "copy")
-    store = LevelStore(tmp_path / "copy", create=False)
-    check_steps(store, 10)
+    with pytest.raises(StoreDamaged, match="ends too early") as caught:
+        LevelStore(tmp_path / "copy", create=False, evidence=path)
+    assert (caught.value.where, files(path)) == (str(segment), before)
+
+
+def test_a_pipe_by_the_name_of_a_segment_keeps_nobody_waiting(path: Path, evidence: LevelStore, tmp_path: Path) -> None:
+    segment = path / "segments" / "00000000.seg"
+    segment.unlink()
+    os.mkfifo(segment)
+    with pytest.raises(StoreError) as caught:
+        evidence.body(tx(0))
+    assert caught.value.where.startswith(str(segment))
+    copy_for_audit(path, tmp_path / "second")
+    with pytest.raises(StoreDamaged, match="a segment is missing"):
+        LevelStore(tmp_path / "second", create=False, evidence=path)
+
+
+def test_a_forged_pointer_takes_no_more_memory_than_the_segment_has(path: Path) -> None:
+    store = LevelStore(path)
+    segments = store._segments
+    tracemalloc.start()
+    with pytest.raises(StoreDamaged, match="damaged"):
+        segments.read(tx(0), POINTER.pack(0, 0, 0xFFFF_FFFF))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     store.close()
-    assert files(path) == before
+    assert most < 1 << 20
+
+
+def test_a_copy_needs_a_store_and_a_new_directory(path: Path, tmp_path: Path) -> None:
+    copy_for_audit(path, tmp_path / "copy")
     with pytest.raises(StoreError, match="needs a new directory"):
         copy_for_audit(path, tmp_path / "copy")
     with pytest.raises(StoreError, match="no store here"):
