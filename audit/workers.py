@@ -110,15 +110,21 @@ class Workers(Pool):
 
     def collect(self, *, wait: bool) -> None:
         """See ``Pool.collect``."""
-        for key, _ in self._selector.select(None if wait else 0):
-            worker: _Worker = key.data
-            message = read_message(worker.answers)
-            if message is None:
-                raise _lost(worker)
-            if not worker.is_ready:
-                worker.is_ready = message == READY
-            else:
-                worker.held.popleft().found = decode_loose(message, Answer).to_found()
+        # All answers that are there: one left behind would count as work that its worker still has at hand.
+        while ready := self._selector.select(None if wait else 0):
+            wait = False
+            for key, _ in ready:
+                self._take(key.data)
+
+    def _take(self, worker: _Worker) -> None:
+        """Read the next message of a worker."""
+        message = read_message(worker.answers)
+        if message is None:
+            raise _lost(worker)
+        if not worker.is_ready:
+            worker.is_ready = message == READY
+        else:
+            worker.held.popleft().found = decode_loose(message, Answer).to_found()
 
     def _write(self, worker: _Worker, message: bytes) -> None:
         """Send a message; a worker reads whatever it is at, so this waits for no work of its."""
