@@ -106,7 +106,7 @@ def copy_for_audit(path: Path | str, to: Path | str) -> None:
         raise StoreError("the copy needs a new directory, and this exists", where=str(target))
     lock_fd = -1
     try:
-        if (source / "LOCK").exists():
+        if (source / "LOCK").is_file():
             lock_fd = _flock(source / "LOCK", os.O_RDONLY, fcntl.LOCK_SH)
         target.mkdir(parents=True)
         for name in ("FORMAT", "db"):

@@ -364,13 +364,15 @@ def test_evidence_that_lacks_the_end_of_a_segment_is_damaged(path: Path, tmp_pat
     assert (caught.value.where, files(path)) == (str(segment), before)
 
 
-def test_a_pipe_by_the_name_of_a_segment_keeps_nobody_waiting(path: Path, evidence: LevelStore, tmp_path: Path) -> None:
+def test_a_pipe_by_the_name_of_a_file_keeps_nobody_waiting(path: Path, evidence: LevelStore, tmp_path: Path) -> None:
     segment = path / "segments" / "00000000.seg"
     segment.unlink()
     os.mkfifo(segment)
     with pytest.raises(StoreError) as caught:
         evidence.body(tx(0))
     assert caught.value.where.startswith(str(segment))
+    (path / "LOCK").unlink()
+    os.mkfifo(path / "LOCK")
     copy_for_audit(path, tmp_path / "second")
     with pytest.raises(StoreDamaged, match="a segment is missing"):
         LevelStore(tmp_path / "second", create=False, evidence=path)
