@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ledger.crypto import PrivateKey
 from ledger.genesis import chain_id_of
-from ledger.leveldb import FORMAT_VERSION
+from ledger.store import FORMAT_VERSION
 from node.cluster import Cluster, ClusterNode, make_cluster
 from node.keyfile import write_key
 from node.localnet import LocalNode, stop_all
