@@ -35,7 +35,7 @@ class ChainSource(ABC):
         head: what the source says it holds; there once ``open`` was called, and only final once ``blocks`` is through:
             a running node may go on meanwhile.
         has_rows: whether it has derived rows, which can be audited too.
-        store: where they are, once ``open`` was called: the copy of a data directory; None for other sources.
+        store: where they are, once ``open`` was called: those of a data directory; None for other sources.
     """
 
     name: str

@@ -107,7 +107,7 @@ def verify(
 ) -> None:
     """Derive a chain, or one record, again from its raw bytes, and say whether everything holds.
 
-    Works on a copy of a data directory, never on the evidence itself. A running node is audited over its API.
+    Nothing in a data directory is changed: evidence stays as it is. A running node is audited over its API.
     """
     if compare:
         from node.cli.verify_light import compare_urls
